@@ -1,0 +1,146 @@
+"""From a recipe's words to modules."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from edgepep import datasets, plugins, rules
+from edgepep.errors import EdgepepError, RecipeError
+from edgepep.network import Layer, Network, each_step
+from edgepep.neurons import Dropout, Leaky, Rate, Repeat
+from edgepep.rule import Rule
+from edgepep.synapses import Quantiser, conv, initialise_, linear, preparation
+
+if TYPE_CHECKING:
+    from edgepep.models import LayerTable, Recipe
+
+
+def build(recipe: Recipe, seed: int, device: str) -> Network:
+    """Make a recipe's network, its initial weights determined by the seed.
+
+    Raises:
+        RecipeError: if a layer cannot take what the layer before it gives; the message names the layer and both.
+
+    """
+    info = datasets.info(recipe.dataset)
+    encode = Repeat(recipe.time.steps) if recipe.time else None
+    layers: list[Layer] = []
+    h = torch.zeros(2, *info.shape)
+    h = encode(h) if encode else h
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for i, table in enumerate(recipe.network.layers):
+            layer = _layer(recipe, i, table, info.classes, h, seed)
+            try:
+                h = layer.eval()(h).post
+            except RuntimeError as error:
+                raise _impossible(recipe, i, h, str(error).splitlines()[0]) from error
+            layers.append(layer.train())
+    if tuple(h.shape) != (2, info.classes):
+        raise _impossible(recipe, len(layers) - 1, h, f"the output must be {info.classes} values, one a class")
+    return Network(layers, encode).to(device)
+
+
+def make_rule(recipe: Recipe, network: Network, rule: str, seed: int) -> Rule:
+    """Make a rule for a network, with the recipe's options for it.
+
+    Raises:
+        UnknownName: if there is no such rule.
+        RecipeError: if the recipe gives the rule an option that it does not have.
+
+    """
+    kind = rule_class(rule)
+    options: dict[str, Any] = recipe.options(rule)
+    known = rule_options(kind)
+    for key in options:
+        plugins_message = f"{recipe.name}: rules.{rule}.{key}: the rule has no such option."
+        if key not in known:
+            raise RecipeError(f"{plugins_message} Allowed: {', '.join(sorted(known)) or 'none'}, training, reported.")
+    if "seed" in known:
+        options.setdefault("seed", seed)
+    where = next(network.parameters()).device
+    example = torch.zeros(2, *datasets.info(recipe.dataset).shape, device=where)
+    made: Rule = kind(network, example, **options).to(where)
+    return made
+
+
+def rule_class(name: str) -> type[Rule]:
+    """Class of a rule, from its name or from "package.module:Name".
+
+    Raises:
+        UnknownName: if there is no such rule.
+
+    """
+    found = plugins.external(name) if ":" in name else plugins.class_in(plugins.module_in(rules, "rule", name), Rule)
+    if not (isinstance(found, type) and issubclass(found, Rule)):
+        raise EdgepepError(f"{name} is not a rule: it must be a subclass of edgepep.Rule.")
+    return found
+
+
+def rule_options(kind: type[Rule]) -> list[str]:
+    """Names of a rule's keyword options."""
+    return [p.name for p in inspect.signature(kind).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+def _layer(recipe: Recipe, i: int, table: LayerTable, classes: int, h: Tensor, seed: int) -> Layer:
+    last = i == len(recipe.network.layers) - 1
+    over_time = recipe.time is not None and not last
+    prepare = nn.Sequential(*_preparation(recipe, i, table, last))
+    try:
+        pre = each_step(prepare.eval(), h) if over_time else prepare.eval()(h)
+    except RuntimeError as error:
+        raise _impossible(recipe, i, h, str(error).splitlines()[0]) from error
+    synapses = _synapses(recipe, i, table, classes, pre, over_time)
+    initialise_(synapses, recipe.network.initialisation)
+    return Layer(
+        synapses,
+        _neurons(recipe, i, table, last, seed),
+        prepare if len(prepare) else None,
+        Rate() if over_time else None,
+    )
+
+
+def _preparation(recipe: Recipe, i: int, table: LayerTable, last: bool) -> list[nn.Module]:
+    modules = [preparation(word) for word in table.prepare]
+    if recipe.time and last:
+        return [Rate(), *modules]  # the readout is linear, so it may read the rate rather than every step
+    if recipe.precision and not recipe.time:  # spikes need no rounding
+        modules.append(Quantiser(recipe.precision.activation_bits if i else recipe.precision.input_bits))
+    return modules
+
+
+def _synapses(recipe: Recipe, i: int, table: LayerTable, classes: int, pre: Tensor, over_time: bool) -> nn.Module:
+    shape = tuple(pre.shape[2 if over_time else 1 :])
+    features = classes if table.features == "classes" else table.features
+    bias, bits = recipe.network.bias, recipe.precision.weight_bits if recipe.precision else None
+    if table.synapses == "linear":
+        if len(shape) != 1:
+            raise _impossible(recipe, i, pre, f"linear synapses read one axis, not {list(shape)}; prepare = [\"flatten\"]")
+        return linear(shape[0], features, bias=bias, bits=bits)
+    if len(shape) != 3:
+        raise _impossible(recipe, i, pre, f"conv synapses read [channels, height, width], not {list(shape)}")
+    reach = table.dilation * (table.kernel - 1) + 1
+    if min(shape[1:]) + 2 * table.padding < reach:
+        raise _impossible(recipe, i, pre, f"a kernel that reaches over {reach} does not fit {list(shape[1:])}")
+    if shape[0] % table.groups or features % table.groups:
+        raise _impossible(recipe, i, pre, f"{table.groups} groups do not divide {shape[0]} and {features} channels")
+    shaped = {key: getattr(table, key) for key in ("stride", "padding", "dilation", "groups")}
+    return conv(shape[0], features, table.kernel, bias=bias, bits=bits, **shaped)
+
+
+def _neurons(recipe: Recipe, i: int, table: LayerTable, last: bool, seed: int) -> nn.Module:
+    if last or table.neurons == "identity":
+        answer: nn.Module = nn.Identity()
+    elif recipe.time:
+        answer = Leaky(recipe.time.beta, recipe.time.threshold)
+    else:
+        answer = nn.ReLU(inplace=i > 0)
+    return nn.Sequential(answer, Dropout(table.dropout, seed)) if table.dropout and not last else answer
+
+
+def _impossible(recipe: Recipe, i: int, h: Tensor, why: str) -> RecipeError:
+    return RecipeError(f"{recipe.name}: network.layers[{i}]: {why} (it is given {list(h.shape)}, batch of 2).")

@@ -1,0 +1,123 @@
+"""A run on disk: what was asked for, what came of it, and the weights; no pickle, nothing in a file is executed."""
+
+import json
+import os
+import platform
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from edgepep import models
+from edgepep.errors import RunError
+from edgepep.network import Network
+from edgepep.rule import Rule
+
+WEIGHTS, ABOUT, METRICS = "weights.safetensors", "run.json", "metrics.jsonl"
+
+
+class Run(NamedTuple):
+    """A finished run read back from its directory."""
+
+    recipe: models.Recipe
+    rule: str
+    seed: int
+    network: Network
+    about: dict[str, Any]
+
+
+def fresh_directory(path: Path | str) -> Path:
+    """Make a run directory, which must not exist.
+
+    Raises:
+        RunError: if it exists, or cannot be made.
+
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        raise RunError(f"{path} exists already; name another directory with --out, or remove it.") from None
+    except OSError as error:
+        raise RunError(f"cannot make the run directory {path}: {error.strerror}.") from error
+    return path
+
+
+def begin(path: Path, recipe: models.Recipe, rule: str, seed: int, **more: Any) -> None:
+    """Write what a run was asked to do, before it does anything."""
+    about = {
+        "recipe": recipe.table(),
+        "rule": rule,
+        "seed": seed,
+        **more,
+        "versions": {name: _version(name) for name in ("edgepep", "torch", "snntorch", "brevitas")},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    _write(path / ABOUT, json.dumps(about, indent=2).encode())
+
+
+def note(path: Path, metrics: dict[str, Any]) -> None:
+    """Add one line to the run's metrics."""
+    try:
+        with (path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+    except OSError as error:
+        raise RunError(f"cannot write {path / METRICS}: {error.strerror}.") from error
+
+
+def save_weights(path: Path, rule: Rule) -> None:
+    """Write the network's weights and the rule's feedback."""
+    from safetensors.torch import save
+
+    state: dict[str, Tensor] = {k: v.detach().cpu().contiguous() for k, v in rule.state_dict().items()}
+    _write(path / WEIGHTS, save(state))
+
+
+def read(path: Path | str) -> Run:
+    """Read a run directory back: its recipe, and its network with the weights it learned.
+
+    Raises:
+        RunError: if a file is missing, damaged, or does not fit the recipe.
+
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    if not (path / ABOUT).is_file():
+        raise RunError(f"{path} is not a run directory: it has no {ABOUT}. `edgepep train` makes one.")
+    try:
+        about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+        recipe = models.from_table(about["recipe"], str(path / ABOUT))
+        rule, seed = str(about["rule"]), int(about["seed"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path / ABOUT} is damaged: {error}.") from error
+    network = recipe.build(seed)
+    try:
+        saved = load_file(path / WEIGHTS)
+        own = {k.removeprefix("network."): v for k, v in saved.items() if k.startswith("network.")}
+        network.load_state_dict(own)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RunError(f"{path / WEIGHTS} cannot be used: {str(error).splitlines()[0]}") from error
+    return Run(recipe, rule, seed, network.eval(), about)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    beside = path.with_name(path.name + ".new")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}.") from error

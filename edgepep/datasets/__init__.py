@@ -1,0 +1,107 @@
+"""Data sets, one a file: SHAPE, CLASSES and load(train, folder). A set lives whole on the device, as tensors."""
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from edgepep import noise, plugins
+from edgepep.errors import DataError
+
+
+@dataclass(frozen=True)
+class Data:
+    """Inputs [n, *shape], uint8 in 0..255 or float in [0, 1], and class labels [n]."""
+
+    name: str
+    inputs: Tensor
+    labels: Tensor
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> "Data":
+        """Copy to a device."""
+        return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
+
+    def take(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Float inputs in [0, 1] and labels of some samples."""
+        x = self.inputs[index]
+        return (x.float().div_(255) if x.dtype == torch.uint8 else x), self.labels[index]
+
+    def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches in an order that (seed, epoch) determines on every device; the last one may be short."""
+        order = noise.bits((len(self),), noise.key(seed, epoch, device=self.labels.device)).argsort(stable=True)
+        for index in order.split(batch_size):
+            yield self.take(index)
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches in the stored order."""
+        for start in range(0, len(self), batch_size):
+            yield self.take(slice(start, start + batch_size))
+
+
+class Info(NamedTuple):
+    """What is known of a data set without loading it."""
+
+    shape: tuple[int, ...]
+    classes: int
+
+
+def names() -> list[str]:
+    """Names of all data sets."""
+    return plugins.in_package(sys.modules[__name__])
+
+
+def info(name: str) -> Info:
+    """Shape and number of classes of a data set."""
+    module = plugins.module_in(sys.modules[__name__], "data set", name)
+    return Info(tuple(module.SHAPE), module.CLASSES)
+
+
+def load(name: str, train: bool, folder: Path | str | None = None) -> Data:
+    """Load one split of a data set, downloading it if it is missing.
+
+    Args:
+        name: of the data set.
+        train: the training set, else the test set.
+        folder: where the files are; else $EDGEPEP_DATA, else a folder in the user's cache.
+
+    Raises:
+        UnknownName: if there is no such data set.
+        DataError: if the files are missing and cannot be downloaded, or are damaged.
+
+    """
+    module = plugins.module_in(sys.modules[__name__], "data set", name)
+    inputs, labels = module.load(train, data_folder(folder))
+    return checked(Data(name, inputs, labels, module.CLASSES), tuple(module.SHAPE))
+
+
+def data_folder(folder: Path | str | None = None) -> Path:
+    """Where data are looked for: the folder given, else $EDGEPEP_DATA, else a folder in the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(folder or os.environ.get("EDGEPEP_DATA") or cache / "edgepep" / "data").expanduser()
+
+
+def checked(data: Data, shape: tuple[int, ...]) -> Data:
+    """Return data if it is usable: as many labels as inputs, the right shape, finite values, labels in range."""
+    name, inputs, labels, classes = data.name, data.inputs, data.labels, data.classes
+    if len(inputs) != len(labels):
+        raise DataError(f"{name} has {len(inputs)} inputs but {len(labels)} labels.")
+    if not len(inputs):
+        raise DataError(f"{name} is empty.")
+    if tuple(inputs.shape[1:]) != shape:
+        raise DataError(f"{name} has inputs of shape {list(inputs.shape[1:])}, not {list(shape)}.")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(f"{name} has class labels from {low} to {high}; {classes} classes allow 0 to {classes - 1}.")
+    if inputs.is_floating_point() and not inputs.isfinite().all():
+        bad = int((~inputs.isfinite()).flatten(1).any(1).nonzero()[0])
+        raise DataError(f"{name} has a value that is not finite, first in sample {bad}.")
+    return data

@@ -1,0 +1,29 @@
+"""What can go wrong, as types: each message names the thing, its value and what is allowed."""
+
+
+class EdgepepError(Exception):
+    """Any error that the user of edgepep can mend; the command line prints it on one line and exits with 2."""
+
+
+class UnknownName(EdgepepError, LookupError):
+    """A rule, recipe, data set or target that does not exist."""
+
+
+class RecipeError(EdgepepError, ValueError):
+    """A recipe with a wrong key, type or shape."""
+
+
+class DataError(EdgepepError):
+    """Data that are missing, damaged or out of range."""
+
+
+class DivergenceError(EdgepepError, ArithmeticError):
+    """Training that no longer computes finite numbers."""
+
+
+class RunError(EdgepepError):
+    """A run directory that cannot be used as asked."""
+
+
+class ExportError(EdgepepError):
+    """A network that cannot be written in a form, or a written file that does not agree with the network."""

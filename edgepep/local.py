@@ -1,0 +1,104 @@
+"""The local computations that every rule is built from, by type of synapses."""
+
+from collections.abc import Callable
+from functools import singledispatch
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from edgepep.errors import EdgepepError
+
+
+class Product(NamedTuple):
+    """A weight gradient kept as its two factors: left [n, out], right [n, in]; it stands for left.T @ right."""
+
+    left: Tensor
+    right: Tensor
+
+
+Gradient = Tensor | Product
+
+
+def accumulate_(buffer: Tensor, gradient: Gradient, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
+    """Set buffer to beta * buffer + alpha * gradient in place, never forming a product's matrix."""
+    if isinstance(gradient, Tensor):
+        return (buffer if beta == 1.0 else buffer.mul_(beta)).add_(gradient, alpha=alpha)
+    left, right = gradient
+    if len(left) == 1:  # a rank-one update touches each weight once, without a matrix product's set-up
+        return buffer.addr_(left[0], right[0], beta=beta, alpha=alpha)
+    return buffer.addmm_(left.t(), right, beta=beta, alpha=alpha)
+
+
+@singledispatch
+def weight_gradient(synapses: nn.Module, pre: Tensor, delta: Tensor) -> dict[str, Gradient]:
+    """Gradient of sum(delta * synapses(pre)) in the parameters of the synapses, by parameter name.
+
+    pre and delta are [..., batch, *features]; leading axes (time) are summed over.
+
+    Raises:
+        EdgepepError: for a type of synapses that has no local update.
+
+    """
+    known = ", ".join(t.__name__ for t in weight_gradient.registry if t is not object)
+    raise EdgepepError(
+        f"{type(synapses).__name__} has no local update; there are updates for {known}. "
+        "Register one with edgepep.local.weight_gradient.register."
+    )
+
+
+@weight_gradient.register
+def _(synapses: nn.Linear, pre: Tensor, delta: Tensor) -> dict[str, Gradient]:
+    left, right = delta.reshape(-1, delta.shape[-1]), pre.reshape(-1, pre.shape[-1])
+    weight: dict[str, Gradient] = {"weight": Product(left, right)}
+    return weight if synapses.bias is None else weight | {"bias": left.sum(0)}
+
+
+@weight_gradient.register(nn.Conv1d)
+@weight_gradient.register(nn.Conv2d)
+def _(synapses: nn.Conv1d | nn.Conv2d, pre: Tensor, delta: Tensor) -> dict[str, Gradient]:
+    rank = len(synapses.kernel_size) + 2
+    pre, delta = pre.reshape(-1, *pre.shape[1 - rank :]), delta.reshape(-1, *delta.shape[1 - rank :])
+    pre, padding = _padded(synapses, pre)
+    weight, bias = synapses.weight, synapses.bias
+    _, by_weight, by_bias = torch.ops.aten.convolution_backward(
+        delta,
+        pre,
+        weight,
+        None if bias is None else list(bias.shape),
+        list(synapses.stride),
+        padding,
+        list(synapses.dilation),
+        False,
+        [0] * len(padding),
+        synapses.groups,
+        [False, True, bias is not None],
+    )
+    return {"weight": by_weight} if bias is None else {"weight": by_weight, "bias": by_bias}
+
+
+def _padded(synapses: nn.Conv1d | nn.Conv2d, pre: Tensor) -> tuple[Tensor, list[int]]:
+    """The input as the kernel sees it, and the zero padding that is still to be added on both sides."""
+    both_sides = synapses._reversed_padding_repeated_twice
+    if synapses.padding_mode != "zeros":
+        return pad(pre, both_sides, mode=synapses.padding_mode), [0] * len(synapses.kernel_size)
+    if isinstance(synapses.padding, str):  # "same" may need one more on one side
+        return pad(pre, both_sides), [0] * len(synapses.kernel_size)
+    return pre, list(synapses.padding)
+
+
+def linear_part(synapses: nn.Module, x: Tensor) -> Tensor:
+    """What x adds to the current of the synapses: their answer without the bias."""
+    bias = getattr(synapses, "bias", None)
+    answer: Tensor = synapses(x)
+    if bias is None:
+        return answer
+    return answer - bias.view(-1, *[1] * (answer.dim() - 2))
+
+
+def pull_back(f: Callable[[Tensor], Tensor], x: Tensor, delta: Tensor) -> Tensor:
+    """Gradient of sum(delta * f(x)) in x: the share of one function in a backward pass, and no more."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(f(x), x, delta)[0]

@@ -1,0 +1,268 @@
+"""Recipes: one TOML file says a network, its data, and how each rule trains it."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from edgepep import datasets, plugins
+from edgepep.errors import RecipeError, UnknownName
+from edgepep.folders import MODELS
+
+if TYPE_CHECKING:
+    from edgepep.network import Network
+    from edgepep.rule import Rule
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class LayerTable(_Table):
+    """One layer: what prepares its input, its synapses, its neurons."""
+
+    synapses: Literal["linear", "conv"]
+    features: Positive | Literal["classes"]
+    kernel: Positive = 3
+    stride: Positive = 1
+    padding: Annotated[int, Field(ge=0)] = 0
+    dilation: Positive = 1
+    groups: Positive = 1
+    neurons: Literal["relu", "identity"] = "relu"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    prepare: list[str] = []
+
+    @field_validator("prepare")
+    @classmethod
+    def _known(cls, words: list[str]) -> list[str]:
+        from edgepep.synapses import preparation
+
+        for word in words:
+            preparation(word)
+        return words
+
+
+class NetworkTable(_Table):
+    """The layers in order; the last is the output."""
+
+    layers: Annotated[list[LayerTable], Field(min_length=1)]
+    bias: bool = False
+    initialisation: Literal["he_uniform", "default"] = "he_uniform"
+
+
+class TrainingTable(_Table):
+    """How long and how fast to learn."""
+
+    batch_size: Positive = 64
+    epochs: Positive = 100
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    decay_epochs: list[Positive] = []
+    decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class QuantizedTable(_Table):
+    """Precision of weights and of what each layer reads, in bits."""
+
+    weight_bits: Annotated[int, Field(ge=2, le=8)] = 8
+    activation_bits: Annotated[int, Field(ge=2, le=8)] = 8
+    input_bits: Annotated[int, Field(ge=2, le=8)] = 8
+
+
+class SpikingTable(_Table):
+    """Time steps and neurons of a spiking network, with the data as a constant current."""
+
+    steps: Positive = 25
+    beta: Annotated[float, Field(ge=0, le=1)] = 0.9
+    threshold: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Reported(_Table):
+    """A published test accuracy in percent, with its place."""
+
+    accuracy: float
+    std: float | None = None
+    place: str
+
+
+class Recipe(_Table):
+    """Network, data, training and rules; precision and time are transformations of it."""
+
+    name: str
+    description: str
+    source: str
+    dataset: str
+    rule: str = "pepita"
+    network: NetworkTable
+    training: TrainingTable = TrainingTable()
+    precision: QuantizedTable | None = Field(None, alias="quantized")
+    time: SpikingTable | None = Field(None, alias="spiking")
+    rules: dict[str, dict[str, Any]] = {}
+
+    def table(self) -> dict[str, Any]:
+        """Return the recipe as the table that its TOML file holds, nothing left to a base."""
+        return self.model_dump(exclude_none=True, by_alias=True)
+
+    def but(self, **changes: Any) -> Recipe:
+        """Return the same recipe with some keys or tables changed; a table's keys are merged.
+
+        Raises:
+            RecipeError: if what comes out is not a recipe.
+
+        """
+        return from_table(_merged(self.table(), changes), self.name)
+
+    def quantized(self, bits: int = 8, **others: int) -> Recipe:
+        """Return the same recipe with weights and activations of some bits."""
+        changed = {"quantized": {"weight_bits": bits, "activation_bits": bits, **others}}
+        return from_table(_merged(_without_reported(self.table()), changed), self.name)
+
+    def spiking(self, steps: int = 25, **others: float) -> Recipe:
+        """Return the same recipe with spiking neurons over some time steps."""
+        changed = {"spiking": {"steps": steps, **others}}
+        return from_table(_merged(_without_reported(self.table()), changed), self.name)
+
+    def build(self, seed: int = 0, device: str = "cpu") -> Network:
+        """Make the network, its initial weights determined by the seed."""
+        from edgepep.build import build
+
+        return build(self, seed, device)
+
+    def make_rule(self, network: Network, rule: str | None = None, seed: int = 0) -> Rule:
+        """Make a rule (else the recipe's own) for a network, with the recipe's options and a seed for its feedback."""
+        from edgepep.build import make_rule
+
+        return make_rule(self, network, rule or self.rule, seed)
+
+    def settings(self, rule: str) -> TrainingTable:
+        """Training settings of a rule: the recipe's, with what the rule's own table changes."""
+        own = self.rules.get(rule, {}).get("training", {})
+        return self.but(training=own).training
+
+    def options(self, rule: str) -> dict[str, Any]:
+        """Keyword arguments of a rule, from the recipe's table for it."""
+        return {k: v for k, v in self.rules.get(rule, {}).items() if k not in ("training", "reported")}
+
+    def reported(self, rule: str) -> Reported | None:
+        """Published figure for a rule, if the recipe has one."""
+        table = self.rules.get(rule, {}).get("reported")
+        return None if table is None else Reported.model_validate(table)
+
+
+def names() -> list[str]:
+    """Names of the recipes that come with edgepep."""
+    return plugins.in_folder(MODELS, ".toml")
+
+
+def load(name: str | Path) -> Recipe:
+    """Load a recipe by its name, or from a path that ends in .toml.
+
+    Raises:
+        UnknownName: if there is no such recipe.
+        RecipeError: if the file is not a recipe; the message names the file, the key and what is allowed.
+
+    """
+    path = Path(name) if str(name).endswith(".toml") else MODELS / f"{plugins.check('recipe', str(name), names())}.toml"
+    return from_table(_read(path, []) | {"name": path.stem}, str(path))
+
+
+def _read(path: Path, above: list[Path]) -> dict[str, Any]:
+    """Read one file over its base."""
+    if path in above or len(above) > 8:
+        raise RecipeError(f"{path}: base leads back to itself.")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not TOML: {error}.") from error
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    if not isinstance(base, str):
+        raise RecipeError(f"{path}: base is {base!r}; it must be the name of a recipe.")
+    beside = path.parent / f"{base}.toml"
+    below = beside if beside.exists() else MODELS / f"{plugins.check('recipe', base, names())}.toml"
+    return _merged(_without_reported(_read(below, [*above, path])), table)
+
+
+def _without_reported(table: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's table without published figures, which hold for that very recipe and not for what is built on it."""
+    rules = {rule: {k: v for k, v in own.items() if k != "reported"} for rule, own in table.get("rules", {}).items()}
+    return table | {"rules": rules}
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Above laid over below, table by table; anything but a table is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def from_table(table: dict[str, Any], file: str) -> Recipe:
+    """Make a recipe from a table; an error names the file, the key, the value and what is allowed."""
+    from edgepep import rules
+
+    try:
+        recipe = Recipe.model_validate(table)
+    except ValidationError as error:
+        raise _explained(error, Recipe, file, ()) from error
+    try:
+        for rule in (recipe.rule, *recipe.rules):
+            plugins.check("rule", rule, plugins.in_package(rules))
+        plugins.check("data set", recipe.dataset, datasets.names())
+    except UnknownName as error:
+        raise RecipeError(f"{file}: {error}") from error
+    for rule, options in recipe.rules.items():
+        for key, model in (("training", TrainingTable), ("reported", Reported)):
+            if key in options:
+                _validate_part(model, options[key], ("rules", rule, key), file)
+    return recipe
+
+
+def _validate_part(model: type[BaseModel], value: Any, place: tuple[str, ...], file: str) -> None:
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        raise _explained(error, model, file, place) from error
+
+
+def _explained(error: ValidationError, model: type[BaseModel], file: str, place: tuple[str, ...]) -> RecipeError:
+    first = error.errors()[0]
+    path = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith(("constrained", "literal", "int")))]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*place, *path)).lstrip(".")
+    if first["type"] != "extra_forbidden":
+        given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
+        return RecipeError(f"{file}: {key}: {first['msg'].removeprefix('Value error, ')}{given}.")
+    allowed = sorted(_fields(model, path[:-1]))
+    near = difflib.get_close_matches(str(path[-1]), allowed, 1)
+    meant = f"; did you mean {near[0]!r}?" if near else "."
+    return RecipeError(f"{file}: {key}: there is no such key{meant} Allowed: {', '.join(allowed)}.")
+
+
+def _fields(model: type[BaseModel], path: list[int | str]) -> list[str]:
+    """Keys that are allowed at a place in a recipe."""
+    homes: dict[str, type[BaseModel]] = {
+        "layers": LayerTable,
+        "network": NetworkTable,
+        "training": TrainingTable,
+        "quantized": QuantizedTable,
+        "spiking": SpikingTable,
+    }
+    for part in path:
+        model = homes.get(str(part), model)
+    return list(model.model_fields)

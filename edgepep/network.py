@@ -1,0 +1,231 @@
+"""A network as layers in a row: synapses that learn, and neurons that answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from edgepep.errors import EdgepepError
+from edgepep.local import accumulate_, linear_part, weight_gradient
+from edgepep.phases import FORWARD, PROJECTION, SECOND, UPDATE, phase
+
+if TYPE_CHECKING:
+    from edgepep.updater import InPlaceSGD
+
+
+class Activity(NamedTuple):
+    """What one layer saw and did in one pass, each [batch, ...], or [time, batch, ...] in a layer over time."""
+
+    pre: Tensor
+    current: Tensor
+    post: Tensor
+
+
+class Layer(nn.Module):
+    """Fixed preparation, then synapses that learn, then neurons that answer: the unit that a rule updates.
+
+    Args:
+        synapses: a module with parameters that `edgepep.local.weight_gradient` knows.
+        neurons: what answers the current; no learned weight of its own.
+        prepare: fixed work before the synapses: pooling, flatten, an activation quantiser.
+        decode: for neurons over time: reads one value from [time, batch, ...], such as the rate. A layer with a
+            decoder runs prepare and synapses over all time steps as one batch.
+
+    """
+
+    def __init__(
+        self,
+        synapses: nn.Module,
+        neurons: nn.Module | None = None,
+        prepare: nn.Module | None = None,
+        decode: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.prepare = prepare or nn.Identity()
+        self.synapses = synapses
+        self.neurons = neurons or nn.Identity()
+        self.decode = decode or nn.Identity()
+        self.over_time = decode is not None
+        self.updater: InPlaceSGD | None = None
+
+    def forward(self, x: Tensor) -> Activity:
+        """Answer an input [batch, ...], or [time, batch, ...] over time."""
+        if not self.over_time:
+            pre = self.prepare(x)
+            current = self.synapses(pre)
+        else:
+            pre = each_step(self.prepare, x)
+            current = each_step(self.synapses, pre)
+        return Activity(pre, current, self.neurons(current))
+
+    def learn(self, pre: Tensor, delta: Tensor, scale: float = 1.0) -> None:
+        """Change the weights by the gradient of scale * sum(delta * synapses(pre)): the only place where they change.
+
+        Adds to `.grad`, for any torch optimizer; or hands the gradient to the updater, which applies it at once.
+
+        Args:
+            pre: input of the synapses, [batch, ...] or [time, batch, ...].
+            delta: error at their output, of the shape of their answer to pre.
+            scale: a factor, such as 1 / batch size.
+
+        """
+        if not any(p.requires_grad for p in self.synapses.parameters()):
+            return
+        with phase(UPDATE):
+            for name, gradient in weight_gradient(self.synapses, pre, delta).items():
+                parameter: nn.Parameter = getattr(self.synapses, name)
+                if self.updater is not None:
+                    self.updater.apply(parameter, gradient, scale)
+                    continue
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                accumulate_(parameter.grad, gradient, alpha=scale)
+
+
+class Network(nn.Module):
+    """Layers in a row, between an encoder of the input and the last layer's answer.
+
+    Args:
+        layers: in order; the first reads the encoded input.
+        encode: from data to the first layer's code: spikes over time, say.
+        sources: for each layer, the indices of the earlier layers whose posts it adds up (residual sums); None
+            stands for the layer before it. The first layer's entry must be None.
+
+    Raises:
+        EdgepepError: if there is no layer, or a layer names one that does not come before it.
+
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        encode: nn.Module | None = None,
+        sources: Sequence[Sequence[int] | None] | None = None,
+    ) -> None:
+        super().__init__()
+        if not layers:
+            raise EdgepepError("a network needs at least one layer.")
+        self.encode = encode or nn.Identity()
+        self.layers = nn.ModuleList(layers)
+        self.sources = _checked(sources or [None] * len(layers), len(layers))
+        self._last_use = {s: i for i, sources in enumerate(self.sources) for s in sources}
+        for module in layers[0].neurons.modules():  # its current is used again for the second pass
+            if getattr(module, "inplace", False):
+                module.inplace = False  # type: ignore[assignment]
+        self._noisy = [m for m in self.modules() if hasattr(m, "renew")]
+        for place, module in enumerate(self._noisy):
+            module.place = place  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Answer of the last layer: logits [batch, classes]."""
+        for activity in self.stream(x):
+            output = activity.post
+            del activity
+        return self.readout(output)
+
+    def readout(self, post: Tensor) -> Tensor:
+        """Logits [batch, classes] from the last layer's post."""
+        logits: Tensor = self.layers[-1].decode(post)
+        return logits
+
+    def stream(self, x: Tensor, name: str = FORWARD) -> Iterator[Activity]:
+        """Run layer by layer, yielding one Activity a layer; what the caller does not keep is freed as it goes.
+
+        Args:
+            x: data [batch, ...].
+            name: the name of this pass among the phases of a step.
+
+        """
+        posts: dict[int, Tensor] = {}
+        for i in range(len(self.layers)):
+            yield self._run(i, x, posts, name)
+
+    def modulated(self, start: Activity, feedback: Tensor, error: Tensor, name: str = SECOND) -> Iterator[Activity]:
+        """Run again on the first layer's input minus error @ feedback.
+
+        The first synapses are linear, W (x - F e) = W x - (W F) e, so their answer to the modulated input follows from
+        their answer to x and to the few rows of the feedback: exact algebra, nearly free, and no precision is lost
+        when the modulation is smaller than a step of the input's grid. Where the batch has fewer samples than the
+        feedback has rows, the synapses are run on the modulated input itself.
+
+        Args:
+            start: the first layer's activity in the pass on x.
+            feedback: [classes, *shape of one pre]; fixed.
+            error: [batch, classes].
+            name: the name of this pass among the phases of a step.
+
+        """
+        posts: dict[int, Tensor] = {}
+        pre, current = self._modulate(start, feedback, error, name)
+        del start
+        with phase(name):
+            posts[0] = self.layers[0].neurons(current)
+        first = [Activity(pre, current, posts[0])]
+        del pre, current
+        yield first.pop()  # a name in this frame would keep the activity alive until the pass ends
+        for i in range(1, len(self.layers)):
+            yield self._run(i, error, posts, name)
+
+    def renew_noise(self) -> None:
+        """Go on to the next step's noise; passes until the next call repeat the same one."""
+        for module in self._noisy:
+            module.renew()  # type: ignore[operator]
+
+    def _run(self, i: int, x: Tensor, posts: dict[int, Tensor], name: str) -> Activity:
+        """Run layer i on the data, if it is the first, else on the posts that it reads; put its own among them."""
+        with phase(name):
+            activity: Activity = self.layers[i](self.encode(x) if i == 0 else self._gather(posts, i))
+        posts[i] = activity.post
+        return activity
+
+    def _modulate(self, start: Activity, feedback: Tensor, error: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """Input and current of the first layer's synapses, modulated."""
+        layer: Layer = self.layers[0]  # type: ignore[assignment]
+        with phase(PROJECTION):
+            pre = shifted(start.pre, error, feedback)
+        with phase(name):
+            if len(feedback) < len(error):
+                return pre, shifted(start.current, error, linear_part(layer.synapses, feedback))
+            return pre, each_step(layer.synapses, pre) if layer.over_time else layer.synapses(pre)
+
+    def _gather(self, posts: dict[int, Tensor], i: int) -> Tensor:
+        """Sum of the posts that layer i reads; those that no later layer reads are let go."""
+        sources = self.sources[i]
+        read = [posts.pop(s) if self._last_use[s] == i else posts[s] for s in sources]
+        return read[0] if len(read) == 1 else torch.stack(read).sum(0)
+
+
+def each_step(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a module at each time step of [time, batch, ...]: as one batch, or once if the input is constant."""
+    if isinstance(module, nn.Identity):
+        return x
+    if x.stride(0) == 0:  # the same at every step: expanded, not copied
+        y = module(x[0])
+        return y.expand(len(x), *y.shape)
+    y = module(x.flatten(0, 1))
+    return y.unflatten(0, x.shape[:2])
+
+
+def shifted(x: Tensor, error: Tensor, rows: Tensor) -> Tensor:
+    """Return x - error @ rows for x [batch, ...] or [time, batch, ...] and rows [classes, ...]."""
+    over_time = x.dim() > rows.dim()
+    base = x[0] if over_time and x.stride(0) == 0 else x
+    if over_time and base is x:
+        return x - (error @ rows.flatten(1)).view(len(error), *rows.shape[1:])
+    y = torch.addmm(base.flatten(1), error, rows.flatten(1), alpha=-1).view(base.shape)
+    return y.expand(x.shape) if over_time else y
+
+
+def _checked(sources: Sequence[Sequence[int] | None], n: int) -> list[tuple[int, ...]]:
+    if len(sources) != n:
+        raise EdgepepError(f"{len(sources)} entries in sources for {n} layers.")
+    found: list[tuple[int, ...]] = []
+    for i, names in enumerate(sources):
+        named = tuple(names) if names is not None else (i - 1,) if i else ()
+        if (i == 0) != (not named) or any(not 0 <= s < i for s in named):
+            raise EdgepepError(f"layer {i} cannot read layers {list(named)}; it reads layers from 0 to {i - 1}.")
+        found.append(named)
+    return found

@@ -1,0 +1,51 @@
+"""Random numbers that are a function of what they are for, not of what was drawn before.
+
+Two passes that must share one noise (dropout, Poisson codes), a feedback matrix that is regenerated rather than
+stored, a run that resumes inside an epoch: each needs the same numbers again without keeping them. Element i of a
+draw is a hash of (key, i), in 32-bit integers that wrap, so that every device gives the same bits.
+The hash is the "lowbias32" finaliser found by Wellons 2018 (hash-prospector; its constants are facts of the search).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -1640531527  # 2**32 divided by the golden ratio, as a signed 32-bit integer
+_FACTOR_1 = 0x7FEB352D
+_FACTOR_2 = 0x846CA68B - 2**32
+
+
+def _mix_(h: Tensor) -> Tensor:
+    """Scramble int32 in place."""
+    h.bitwise_xor_((h >> 16).bitwise_and_(0xFFFF)).mul_(_FACTOR_1)
+    h.bitwise_xor_((h >> 15).bitwise_and_(0x1FFFF)).mul_(_FACTOR_2)
+    return h.bitwise_xor_((h >> 16).bitwise_and_(0xFFFF))
+
+
+def key(*parts: int | Tensor, device: torch.device | str | None = None) -> Tensor:
+    """One int32 key from what a draw is for, say (seed, step, place); each part may be a 0-d int32 tensor."""
+    h = torch.zeros((), dtype=torch.int32, device=device)
+    for part in parts:
+        wrapped = part if isinstance(part, Tensor) else (part + 2**31) % 2**32 - 2**31
+        h = _mix_(h * 31 + wrapped + _GOLDEN)
+    return h
+
+
+def bits(shape: Sequence[int], key: Tensor) -> Tensor:
+    """Uniform signed 32-bit integers of the given shape, on the key's device."""
+    size = 1
+    for n in shape:
+        size *= n
+    index = torch.arange(size, dtype=torch.int32, device=key.device)
+    return _mix_(index.mul_(_GOLDEN).add_(key)).view(tuple(shape))
+
+
+def bernoulli(shape: Sequence[int], probability: float, key: Tensor) -> Tensor:
+    """Booleans that are true with the given probability."""
+    return bits(shape, key) < round(probability * 2**32 - 2**31) if probability < 1 else bits(shape, key) <= 2**31 - 1
+
+
+def uniform(shape: Sequence[int], bound: float, key: Tensor) -> Tensor:
+    """Float32 uniform on [-bound, bound), the same on every device: a 24-bit integer times a constant."""
+    return (bits(shape, key) >> 8).to(torch.float32).mul_(bound / 2**23)

@@ -1,0 +1,27 @@
+"""Frozen hidden layers: the control that every rule has to beat."""
+
+import torch
+from torch import Tensor
+
+from edgepep.rule import Outcome, Rule, output_error
+
+
+class FrozenHidden(Rule):
+    """Only the last layer learns, from its own error; what lies before it stays random.
+
+    Wide random layers with a trained readout do well on easy data, so an accuracy says little until it is compared
+    with this.
+    """
+
+    source = "control"
+
+    @torch.no_grad()
+    def learn(self, x: Tensor, target: Tensor) -> Outcome:
+        """Run forward once; the last layer learns."""
+        for activity in self.network.stream(x):
+            pre, post = activity.pre, activity.post
+            del activity
+        logits = self.network.readout(post)
+        output = self.network.layers[-1]
+        output.learn(output.decode(pre), output_error(logits, target), 1 / len(target))
+        return Outcome(logits, target)
