@@ -53,12 +53,12 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Activity:
         """Answer an input [batch, ...], or [time, batch, ...] over time."""
-        if not self.over_time:
-            pre = self.prepare(x)
-            current = self.synapses(pre)
-        else:
+        if self.over_time:
             pre = each_step(self.prepare, x)
             current = each_step(self.synapses, pre)
+        else:
+            pre = self.prepare(x)
+            current = self.synapses(pre)
         return Activity(pre, current, self.neurons(current))
 
     def learn(self, pre: Tensor, delta: Tensor, scale: float = 1.0) -> None:
@@ -72,7 +72,7 @@ class Layer(nn.Module):
             scale: a factor, such as 1 / batch size.
 
         """
-        if not any(p.requires_grad for p in self.synapses.parameters()):
+        if not self.learns:
             return
         with phase(UPDATE):
             for name, gradient in weight_gradient(self.synapses, pre, delta).items():
@@ -83,6 +83,18 @@ class Layer(nn.Module):
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 accumulate_(parameter.grad, gradient, alpha=scale)
+
+
+    @property
+    def learns(self) -> bool:
+        """Whether any parameter of the synapses is to be changed."""
+        return any(p.requires_grad for p in self.synapses._parameters.values() if p is not None)
+
+    def answer_to(self, feedback: Tensor, batch: int) -> Tensor | None:
+        """What the synapses add to their current for each row of the feedback, or None where that costs too much."""
+        if self.updater is not None and type(self.synapses) is nn.Linear:
+            return self.updater.response(self.synapses.weight, feedback)
+        return linear_part(self.synapses, feedback) if len(feedback) < batch else None
 
 
 class Network(nn.Module):
@@ -110,6 +122,7 @@ class Network(nn.Module):
             raise EdgepepError("a network needs at least one layer.")
         self.encode = encode or nn.Identity()
         self.layers = nn.ModuleList(layers)
+        self.chain = tuple(layers)  # the same layers, without the container's cost in every step
         self.sources = _checked(sources or [None] * len(layers), len(layers))
         self._last_use = {s: i for i, sources in enumerate(self.sources) for s in sources}
         for module in layers[0].neurons.modules():  # its current is used again for the second pass
@@ -128,7 +141,7 @@ class Network(nn.Module):
 
     def readout(self, post: Tensor) -> Tensor:
         """Logits [batch, classes] from the last layer's post."""
-        logits: Tensor = self.layers[-1].decode(post)
+        logits: Tensor = self.chain[-1].decode(post)
         return logits
 
     def stream(self, x: Tensor, name: str = FORWARD) -> Iterator[Activity]:
@@ -140,7 +153,7 @@ class Network(nn.Module):
 
         """
         posts: dict[int, Tensor] = {}
-        for i in range(len(self.layers)):
+        for i in range(len(self.chain)):
             yield self._run(i, x, posts, name)
 
     def modulated(self, start: Activity, feedback: Tensor, error: Tensor, name: str = SECOND) -> Iterator[Activity]:
@@ -148,8 +161,8 @@ class Network(nn.Module):
 
         The first synapses are linear, W (x - F e) = W x - (W F) e, so their answer to the modulated input follows from
         their answer to x and to the few rows of the feedback: exact algebra, nearly free, and no precision is lost
-        when the modulation is smaller than a step of the input's grid. Where the batch has fewer samples than the
-        feedback has rows, the synapses are run on the modulated input itself.
+        when the modulation is smaller than a step of the input's grid. Only where the answer to the feedback would
+        cost more than it saves are the synapses run on the modulated input itself.
 
         Args:
             start: the first layer's activity in the pass on x.
@@ -162,11 +175,11 @@ class Network(nn.Module):
         pre, current = self._modulate(start, feedback, error, name)
         del start
         with phase(name):
-            posts[0] = self.layers[0].neurons(current)
+            posts[0] = self.chain[0].neurons(current)
         first = [Activity(pre, current, posts[0])]
         del pre, current
         yield first.pop()  # a name in this frame would keep the activity alive until the pass ends
-        for i in range(1, len(self.layers)):
+        for i in range(1, len(self.chain)):
             yield self._run(i, error, posts, name)
 
     def renew_noise(self) -> None:
@@ -177,18 +190,19 @@ class Network(nn.Module):
     def _run(self, i: int, x: Tensor, posts: dict[int, Tensor], name: str) -> Activity:
         """Run layer i on the data, if it is the first, else on the posts that it reads; put its own among them."""
         with phase(name):
-            activity: Activity = self.layers[i](self.encode(x) if i == 0 else self._gather(posts, i))
+            activity: Activity = self.chain[i](self.encode(x) if i == 0 else self._gather(posts, i))
         posts[i] = activity.post
         return activity
 
     def _modulate(self, start: Activity, feedback: Tensor, error: Tensor, name: str) -> tuple[Tensor, Tensor]:
         """Input and current of the first layer's synapses, modulated."""
-        layer: Layer = self.layers[0]  # type: ignore[assignment]
+        layer = self.chain[0]
         with phase(PROJECTION):
             pre = shifted(start.pre, error, feedback)
         with phase(name):
-            if len(feedback) < len(error):
-                return pre, shifted(start.current, error, linear_part(layer.synapses, feedback))
+            answer = layer.answer_to(feedback, len(error))
+            if answer is not None:
+                return pre, shifted(start.current, error, answer)
             return pre, each_step(layer.synapses, pre) if layer.over_time else layer.synapses(pre)
 
     def _gather(self, posts: dict[int, Tensor], i: int) -> Tensor:

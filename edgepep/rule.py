@@ -58,7 +58,7 @@ def survey(network: Network, example: Tensor) -> list[torch.Size]:
     shapes: list[torch.Size] = []
     was_training = network.training
     network.eval()
-    for layer, activity in zip(network.layers, network.stream(example), strict=True):
+    for layer, activity in zip(network.chain, network.stream(example), strict=True):
         if not shapes:
             shapes.append(activity.pre.shape[2 if layer.over_time else 1 :])
         shapes.append(layer.decode(activity.post).shape[1:])

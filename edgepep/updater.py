@@ -1,13 +1,19 @@
 """Updates applied where they arise: no gradient is held, and the weights end up the same."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from edgepep.errors import EdgepepError
-from edgepep.local import Gradient, accumulate_
-from edgepep.network import Network
+from edgepep.local import Gradient, Product, accumulate_
+
+if TYPE_CHECKING:
+    from edgepep.network import Network
+
+_REFRESH = 1000  # updates after which a followed response is multiplied afresh, which bounds its rounding error
 
 
 class InPlaceSGD(torch.optim.SGD):
@@ -31,19 +37,23 @@ class InPlaceSGD(torch.optim.SGD):
     """
 
     def __init__(self, network: Network, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
-        for name, value, top in (("lr", lr, float("inf")), ("momentum", momentum, 1.0), ("weight_decay", weight_decay, 1e9)):
+        limits = (("lr", lr, float("inf")), ("momentum", momentum, 1.0), ("weight_decay", weight_decay, float("inf")))
+        for name, value, top in limits:
             if not 0 <= value < top:
                 raise EdgepepError(f"{name} is {value}; it must be at least 0 and below {top}.")
-        super().__init__(_learnable(network), lr=lr, momentum=momentum, weight_decay=weight_decay)
-        for layer in network.layers:
+        learnable = [p for layer in network.chain for p in layer.synapses.parameters() if p.requires_grad]
+        self._followed: dict[nn.Parameter, _Followed] = {}
+        super().__init__(learnable, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        for layer in network.chain:
             layer.updater = self
 
-    def add_param_group(self, param_group: dict[str, object]) -> None:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with settings of their own, as in torch."""
-        super().add_param_group(param_group)
+        add = torch.optim.SGD.add_param_group
+        getattr(add, "__wrapped__", add)(self, param_group)  # torch's wrapper imports its compiler: seconds, for nothing
         self._group_of = {p: group for group in self.param_groups for p in group["params"]}
 
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a state_dict of this class or of torch.optim.SGD."""
         super().load_state_dict(state_dict)
         self._group_of = {p: group for group in self.param_groups for p in group["params"]}
@@ -52,21 +62,69 @@ class InPlaceSGD(torch.optim.SGD):
     def apply(self, parameter: nn.Parameter, gradient: Gradient, scale: float = 1.0) -> None:
         """Change one parameter now, by scale * gradient."""
         group = self._group_of[parameter]
-        lr, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
-        if not momentum:
+        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        followed = self._followed.get(parameter)
+        current = followed is not None and followed.update(parameter, gradient, scale, lr, momentum, decay)
+        if momentum:
+            state = self.state[parameter]
+            velocity = state.get("momentum_buffer")
+            if velocity is None:
+                velocity = state["momentum_buffer"] = torch.zeros_like(parameter)
+            accumulate_(velocity, gradient, beta=momentum, alpha=scale)
+            if decay:
+                velocity.add_(parameter, alpha=decay)
+            parameter.add_(velocity, alpha=-lr)
+        else:
             accumulate_(parameter, gradient, beta=1 - lr * decay, alpha=-lr * scale)
-            return
-        velocity: Tensor | None = self.state[parameter].get("momentum_buffer")
-        if velocity is None:
-            velocity = self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        accumulate_(velocity, gradient, beta=momentum, alpha=scale)
-        if decay:
-            velocity.add_(parameter, alpha=decay)
-        parameter.add_(velocity, alpha=-lr)
+        if followed is not None and current:
+            followed.version = parameter._version
+
+    def response(self, weight: nn.Parameter, rows: Tensor) -> Tensor:
+        """Return rows @ weight.T for fixed rows, followed through the updates instead of multiplied again.
+
+        A weight that changes by delta.T @ pre changes its response by (rows @ pre.T) @ delta: a few small products
+        in place of one as large as the weight. The response is multiplied afresh when anything else has changed the
+        weight, and from time to time.
+
+        Args:
+            weight: [out, in] of linear synapses, changed through this optimizer.
+            rows: [n, in]; the same tensor on every call.
+
+        """
+        followed = self._followed.get(weight)
+        if followed is None or not followed.holds(weight, rows):
+            followed = self._followed[weight] = _Followed(weight, rows, self.state[weight].get("momentum_buffer"))
+        return followed.response
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Nothing is held: every gradient was applied as it arose."""
 
     def step(self, closure: object = None) -> None:  # type: ignore[override]
         """Nothing is left to do: every layer has learned already."""
 
 
-def _learnable(network: Network) -> Iterable[nn.Parameter]:
-    return [p for layer in network.layers for p in layer.synapses.parameters() if p.requires_grad]
+class _Followed:
+    """The response of some rows to a weight, and its velocity, taken along with each update."""
+
+    def __init__(self, weight: Tensor, rows: Tensor, velocity: Tensor | None) -> None:
+        self.rows, self.version, self.age = rows, weight._version, 0
+        self.response = rows @ weight.t()
+        self.velocity = torch.zeros_like(self.response) if velocity is None else rows @ velocity.t()
+
+    def holds(self, weight: Tensor, rows: Tensor) -> bool:
+        """Whether the response is that of these rows to the weight as it is now."""
+        return self.version == weight._version and self.rows is rows and self.age < _REFRESH
+
+    def update(
+        self, weight: Tensor, gradient: Gradient, scale: float, lr: float, momentum: float, decay: float
+    ) -> bool:
+        """Make an update that the weight is about to make; False if it cannot be followed."""
+        if not isinstance(gradient, Product) or self.version != weight._version:
+            return False
+        change = Product(gradient.right @ self.rows.t(), gradient.left)
+        accumulate_(self.velocity, change, beta=momentum, alpha=scale)
+        if decay:
+            self.velocity.add_(self.response, alpha=decay)
+        self.response.add_(self.velocity, alpha=-lr)
+        self.age += 1
+        return True

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from edgepep import datasets, phases
 from edgepep.models import Recipe
+from edgepep.network import Network
 from edgepep.profiling.operations import macs
 from edgepep.rule import Rule
 from edgepep.updater import InPlaceSGD
@@ -45,11 +46,11 @@ class Costs:
         return sum(self.memory.values())
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class _Buffer:
     size: int
+    shape: torch.Size
     born: str
-    alive: bool = True
 
 
 @dataclass
@@ -61,13 +62,18 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
     living: dict[int, _Buffer] = field(default_factory=dict)
     now: int = 0
     peak: int = 0
-    at_peak: list[tuple[int, _Buffer]] = field(default_factory=list)
+    at_peak: list[_Buffer] = field(default_factory=list)
     moment: str = ""
-    through_forward: set[int] = field(default_factory=set)
+    kept: set[_Buffer] = field(default_factory=set)
     """Buffers that were alive when the first forward pass had given its answer."""
 
     def __post_init__(self) -> None:
         super().__init__()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Tell torch not to import its compiler for us: that takes seconds, and nothing here is compiled."""
+        return False
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         answer = operator(*args, **(kwargs or {}))
@@ -75,8 +81,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
         count = macs(operator, args, answer)
         if count:
             self.macs[here or "other"] += count
-        if here != phases.FORWARD and not self.through_forward:
-            self.through_forward = {id(b) for b in self.living.values() if b.born == phases.FORWARD}
+        if here != phases.FORWARD and not self.kept:
+            self.kept = {b for b in self.living.values() if b.born == phases.FORWARD}
         for leaf in tree_leaves(answer):
             if isinstance(leaf, Tensor):
                 self._follow(leaf, here)
@@ -87,11 +93,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
         key = storage._cdata
         if key in self.known or key in self.living or not storage.nbytes():
             return
-        buffer = self.living[key] = _Buffer(storage.nbytes(), here)
+        buffer = self.living[key] = _Buffer(storage.nbytes(), tensor.shape, here)
         self.now += buffer.size
         weakref.finalize(storage, self._release, key)
         if self.now > self.peak:
-            self.peak, self.moment, self.at_peak = self.now, here, list(self.living.items())
+            self.peak, self.moment, self.at_peak = self.now, here, list(self.living.values())
 
     def _release(self, key: int) -> None:
         buffer = self.living.pop(key, None)
@@ -99,14 +105,14 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
             self.now -= buffer.size
 
 
-def observe(rule: Rule, x: Tensor, target: Tensor, optimizer: torch.optim.Optimizer, name: str = "") -> Costs:
+def observe(rule: Rule, x: Tensor, target: Tensor, optimizer: Any, name: str = "") -> Costs:
     """Run two training steps, the first to let the optimizer make its state, and count the second.
 
     Args:
         rule: runs the step; its network's weights change.
         x: inputs [batch, ...].
         target: class indices [batch].
-        optimizer: an InPlaceSGD, whose gradients are never held, or a torch optimizer, whose are.
+        optimizer: an InPlaceSGD, or anything with zero_grad, step and state, such as a torch optimizer.
         name: of the rule, for the report.
 
     """
@@ -116,14 +122,14 @@ def observe(rule: Rule, x: Tensor, target: Tensor, optimizer: torch.optim.Optimi
         watch = _Watch({key for tensors in (*fixed.values(), [x, target]) for key in _keys(tensors)})
         with watch:
             rule(x, target)
-            gradients = set(_keys([p.grad for p in rule.parameters() if p.grad is not None]))
             optimizer.step()
+    shapes = {p.shape for p in rule.network.parameters()}
     memory = {kind: _bytes(tensors) for kind, tensors in fixed.items()}
     memory |= {KEPT: 0, ROLLING: 0, GRADIENTS: 0}
-    for key, buffer in watch.at_peak:
-        is_parameter_sized = key in gradients or buffer.born == phases.UPDATE
-        kept = id(buffer) in watch.through_forward
-        memory[GRADIENTS if is_parameter_sized else KEPT if kept else ROLLING] += buffer.size
+    for buffer in watch.at_peak:
+        learning = buffer.born in (phases.BACKWARD, phases.UPDATE)
+        kind = GRADIENTS if learning and buffer.shape in shapes else KEPT if buffer in watch.kept else ROLLING
+        memory[kind] += buffer.size
     return Costs(name or type(rule).__name__.lower(), len(target), dict(watch.macs), memory, watch.moment)
 
 
@@ -141,15 +147,33 @@ def profile(recipe: Recipe, rule: str, *, batch: int = 64, in_place: bool = True
     settings = recipe.settings(rule)
     info = datasets.info(recipe.dataset)
     x, target = torch.rand(batch, *info.shape), torch.randint(info.classes, (batch,))
-    optimizer: torch.optim.Optimizer
-    if in_place:
-        optimizer = InPlaceSGD(network, settings.learning_rate, settings.momentum)
-    else:
-        optimizer = torch.optim.SGD(network.parameters(), settings.learning_rate, settings.momentum)
+    kind = InPlaceSGD if in_place else _HeldSGD
+    optimizer = kind(network, settings.learning_rate, settings.momentum)
     return observe(recipe.make_rule(network, rule), x, target, optimizer, rule)
 
 
-def _fixed(rule: Rule, optimizer: torch.optim.Optimizer) -> dict[str, list[Tensor]]:
+class _HeldSGD:
+    """What torch.optim.SGD does with gradients held in `.grad`, without the seconds that a first optimizer takes."""
+
+    def __init__(self, network: Network, lr: float, momentum: float) -> None:
+        self.parameters, self.lr, self.momentum = list(network.parameters()), lr, momentum
+        self.state: dict[Tensor, Tensor] = {}
+
+    def zero_grad(self) -> None:
+        for p in self.parameters:
+            p.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for p in self.parameters:
+            if p.grad is not None:
+                if p not in self.state:
+                    self.state[p] = torch.zeros_like(p)
+                self.state[p].mul_(self.momentum).add_(p.grad)
+                p.add_(self.state[p], alpha=-self.lr)
+
+
+def _fixed(rule: Rule, optimizer: Any) -> dict[str, list[Tensor]]:
     """What outlives the step, by what it holds."""
     own = dict(rule.named_buffers())
     return {

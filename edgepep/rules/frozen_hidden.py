@@ -22,6 +22,6 @@ class FrozenHidden(Rule):
             pre, post = activity.pre, activity.post
             del activity
         logits = self.network.readout(post)
-        output = self.network.layers[-1]
+        output = self.network.chain[-1]
         output.learn(output.decode(pre), output_error(logits, target), 1 / len(target))
         return Outcome(logits, target)

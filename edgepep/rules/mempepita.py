@@ -32,5 +32,5 @@ class Mempepita(_Pepita):
         logits = self.network(x)
         again = self.network.stream(x, AGAIN)
         start = next(again)
-        head = drain(deque([self.keep(self.network.layers[0], start)]))
+        head = drain(deque([self.keep(self.network.chain[0], start)]))
         return start, chain(head, self.keep_others(again)), logits

@@ -80,7 +80,7 @@ class Pepita(Rule):
         error = output_error(logits, target)
         second = self.network.modulated(start, self.feedback, error)
         del start
-        *hidden, output = self.network.layers
+        *hidden, output = self.network.chain
         for layer in hidden:
             before, answer = next(first)
             pre, _, post = next(second)
@@ -100,12 +100,12 @@ class Pepita(Rule):
         """The first layer's activity, then what each layer's update needs of this pass, and the logits."""
         stream = self.network.stream(x)
         start = next(stream)
-        kept = deque([self.keep(self.network.layers[0], start), *self.keep_others(stream)])
+        kept = deque([self.keep(self.network.chain[0], start), *self.keep_others(stream)])
         return start, drain(kept), kept[-1][1]
 
     def keep_others(self, stream: Iterator[Activity]) -> Iterator[Kept]:
         """What to keep of each layer after the first, as the stream comes to it."""
-        for layer in list(self.network.layers)[1:]:
+        for layer in self.network.chain[1:]:
             yield self.keep(layer, next(stream))
 
     def keep(self, layer: Layer, activity: Activity) -> Kept:

@@ -1,0 +1,182 @@
+"""The command line: each command is one call of the library and a print; torch is imported inside them only."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from edgepep.errors import EdgepepError
+
+app = typer.Typer(
+    name="edgepep",
+    help="Train networks without a backward pass, count what it costs, and take them to the edge.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich's help takes longer to import than all the rest
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# typer reads these annotations when a command runs, so they are written out in full for Python 3.10.
+DataDir = Annotated[Optional[Path], typer.Option(help="Where the data are; else $EDGEPEP_DATA, else the cache.")]  # noqa: UP045
+Rule = Annotated[Optional[str], typer.Option(help="A rule's name (`edgepep rules`); else the recipe's.")]  # noqa: UP045
+Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (`edgepep models`), or a path to a .toml file.")],
+    rule: Rule = None,
+    epochs: Annotated[Optional[int], typer.Option(help="Else the recipe's.")] = None,  # noqa: UP045
+    seed: Annotated[int, typer.Option(help="Of weights, feedback, dropout and the order of samples.")] = 0,
+    device: Device = "cpu",
+    data_dir: DataDir = None,
+    out: Annotated[Optional[Path], typer.Option(help="Run directory to make; else one under runs/.")] = None,  # noqa: UP045
+    dataset: Annotated[Optional[str], typer.Option(help="Else the recipe's.")] = None,  # noqa: UP045
+) -> None:
+    """Train a recipe and keep the run in a directory."""
+    from edgepep import models, training
+    from edgepep.terminal import Report
+
+    chosen = models.load(recipe)
+    if dataset:
+        chosen = chosen.but(dataset=dataset)
+    rule = rule or chosen.rule
+    out = out or _free(Path("runs") / f"{chosen.name}-{rule}-seed{seed}")
+    total = epochs if epochs is not None else chosen.settings(rule).epochs
+    print(f"{chosen.name} · rule {rule} · data {chosen.dataset} · {total} epochs · seed {seed} · {out}")
+    with Report(total) as report:
+        for epoch in training.train(
+            chosen, rule=rule, epochs=epochs, seed=seed, device=device, data_dir=data_dir, out=out, watch=report.step
+        ):
+            report.epoch(epoch)
+    published = chosen.reported(rule)
+    if published:
+        spread = f" ± {published.std}" if published.std is not None else ""
+        print(f"published after {chosen.settings(rule).epochs} epochs: {published.accuracy}{spread} % ({published.place})")
+    print(f"kept in {out}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    device: Device = "cpu",
+    data_dir: DataDir = None,
+) -> None:
+    """Test accuracy of a run's network."""
+    from edgepep import checkpoint, datasets, training
+
+    training.check_device(device)
+    read = checkpoint.read(run)
+    test = datasets.load(read.recipe.dataset, False, data_dir).to(device)
+    accuracy = training.evaluate(read.network.to(device), test)
+    print(f"{read.recipe.name} · rule {read.rule} · {accuracy:.2f} % of {len(test)} test samples of {test.name}")
+
+
+@app.command()
+def profile(
+    rule: Annotated[str, typer.Option(help="The rule to set beside backprop, or several: pepita,frozen_hidden.")] = "pepita",
+    model: Annotated[str, typer.Option(help="A recipe's name or file.")] = "mnist-fc",
+    batch: Annotated[Optional[int], typer.Option(help="Samples a step; else the recipe's.")] = None,  # noqa: UP045
+) -> None:
+    """Multiply-accumulates and memory of one training step, counted from the step itself; no data are needed."""
+    from edgepep import models
+    from edgepep.profiling.report import compare
+
+    chosen = models.load(model)
+    batch = chosen.settings(chosen.rule).batch_size if batch is None else batch
+    if batch < 1:
+        raise EdgepepError(f"batch is {batch}; it must be at least 1.")
+    names = ["backprop", *(name for name in rule.split(",") if name != "backprop")]
+    if "pepita" in names and "mempepita" not in names:
+        names.append("mempepita")
+    print(compare(chosen, names, batch))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    format: Annotated[str, typer.Option(help="onnx, or a target's name (`edgepep targets`).")] = "onnx",
+    out: Annotated[Optional[Path], typer.Option(help="File to write; else one in the run directory.")] = None,  # noqa: UP045
+    data_dir: DataDir = None,
+) -> None:
+    """Write a run's network in another form, run what was written, and compare the two on test samples."""
+    from edgepep import checkpoint, datasets
+    from edgepep import export as exporting
+
+    read = checkpoint.read(run)
+    target = exporting.choose(format, read.network)
+    test = datasets.load(read.recipe.dataset, False, data_dir)
+    path = out or run / f"{read.recipe.name}.onnx"
+    parity = exporting.save(read.network, path, target, test.take(slice(0, 1000))[0])
+    print(f"{path} · {path.stat().st_size / 1000:.0f} kB · {target}")
+    print(f"onnxruntime against torch on {parity.samples} test samples: {parity}")
+
+
+@app.command()
+def models() -> None:
+    """The recipes that come with edgepep."""
+    from edgepep import models as recipes
+    from edgepep.terminal import table
+
+    rows = [(name, recipe.dataset, recipe.description) for name in recipes.names() for recipe in [recipes.load(name)]]
+    table(("recipe", "data", "what it is"), rows)
+
+
+@app.command()
+def rules() -> None:
+    """The learning rules."""
+    from edgepep import plugins
+    from edgepep import rules as package
+    from edgepep.terminal import table
+    from edgepep.build import rule_class
+
+    rows = [
+        (name, (rule_class(name).__doc__ or "").strip().splitlines()[0], rule_class(name).source)
+        for name in plugins.in_package(package)
+    ]
+    table(("rule", "what it does", "source"), rows)
+
+
+@app.command()
+def targets() -> None:
+    """The forms in which a network can be written."""
+    from edgepep import export as exporting
+    from edgepep.terminal import table
+
+    table(("target", "what it is"), [(name, exporting.describe(name)) for name in exporting.names()])
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False) -> None:
+    if version:
+        from edgepep import __version__
+
+        print(f"edgepep {__version__}")
+        raise typer.Exit
+
+
+def _free(path: Path) -> Path:
+    """The path, or the first of path-2, path-3, … that does not exist."""
+    tries = [path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 10_000))]
+    return next(p for p in tries if not p.exists())
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one line and exit code 2, Ctrl-C is 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        app()
+    except EdgepepError as error:
+        print(f"edgepep: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("edgepep: stopped.", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None

@@ -1,0 +1,72 @@
+"""What a person sees: a live bar on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from edgepep.training import Epoch, Progress
+
+
+class Report:
+    """Shows training as it goes on, and leaves one line an epoch behind."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.bar: Bar | None = None
+        self.task: TaskID | None = None
+
+    def __enter__(self) -> Report:
+        if sys.stdout.isatty():
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeRemainingColumn(compact=True))
+            self.bar = Bar(*columns, transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task("", total=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def step(self, now: Progress) -> None:
+        """Move the bar."""
+        if self.bar and self.task is not None:
+            text = f"epoch {now.epoch}/{self.epochs}  loss {now.loss:.4f}  train {now.accuracy:.1f} %"
+            done = (now.epoch - 1) * now.steps + now.step
+            self.bar.update(self.task, completed=done, total=self.epochs * now.steps, description=text)
+
+    def epoch(self, done: Epoch) -> None:
+        """Print an epoch's line."""
+        line = (
+            f"epoch {done.epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {done.loss:.4f}  "
+            f"train {done.train_accuracy:.2f} %  test {done.test_accuracy:.2f} %  {done.seconds:.1f} s"
+        )
+        if self.bar:
+            self.bar.console.print(line, highlight=False)
+        else:
+            print(line, flush=True)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table as wide as the terminal; in a pipe, tabs between columns and nothing cut."""
+    if not sys.stdout.isatty():
+        for row in (head, *rows):
+            print("\t".join(row))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(*head, box=SIMPLE_HEAD, pad_edge=False)
+    shown.columns[0].no_wrap = True
+    for row in rows:
+        shown.add_row(*row)
+    Console(highlight=False).print(shown)
