@@ -16,7 +16,9 @@ class Timing(NamedTuple):
     high: float
 
 
-def interleaved(candidates: dict[str, Callable[[], object]], base: str, rounds: int = 21, aim: float = 0.02) -> dict[str, Timing]:
+def interleaved(
+    candidates: dict[str, Callable[[], object]], base: str, rounds: int = 21, aim: float = 0.02
+) -> dict[str, Timing]:
     """Time each candidate in every round, each for about `aim` seconds, in alternating order."""
     repeats = {}
     for name, run in candidates.items():
@@ -48,5 +50,8 @@ def _timing(taken: list[float], base: list[float]) -> Timing:
 def table(title: str, timings: dict[str, Timing]) -> str:
     """Lines of text, one a candidate."""
     width = max(map(len, timings))
-    rows = [f"  {n:<{width}}  {t.milliseconds:9.3f} ms   {t.ratio:6.3f}  [{t.low:.3f}, {t.high:.3f}]" for n, t in timings.items()]
+    rows = [
+        f"  {n:<{width}}  {t.milliseconds:9.3f} ms   {t.ratio:6.3f}  [{t.low:.3f}, {t.high:.3f}]"
+        for n, t in timings.items()
+    ]
     return "\n".join([title, *rows])

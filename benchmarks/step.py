@@ -1,12 +1,12 @@
 """One training step: PEPITA and MEMPEPITA beside autograd backprop with torch.optim.SGD, momentum 0.9 for all.
 
-    python -m benchmarks.step [--threads N]
+python -m benchmarks.step [--threads N]
 """
 
 import argparse
 import copy
 from collections.abc import Callable, Iterator
-from itertools import cycle
+from itertools import cycle, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 def mlp(sizes: list[int]) -> nn.Sequential:
     modules: list[nn.Module] = []
-    for i, o in zip(sizes, sizes[1:], strict=False):
+    for i, o in pairwise(sizes):
         modules += [nn.Linear(i, o, bias=False), nn.ReLU()]
     return nn.Sequential(*modules[:-1])
 
@@ -88,7 +88,7 @@ def rule(kind: type, net: nn.Sequential, batches: Batches) -> Callable[[], objec
 
 def products(sizes: list[int], batch: int) -> Callable[[], None]:
     """The bare matrix products of a PEPITA step: the first pass, the second from the second layer on, the updates."""
-    shapes = list(zip(sizes, sizes[1:], strict=False))
+    shapes = list(pairwise(sizes))
     weights = [torch.randn(o, i) for i, o in shapes]
     pres = [torch.randn(batch, i) for i, _ in shapes]
     deltas = [torch.randn(batch, o) for _, o in shapes]
@@ -121,7 +121,10 @@ def compare(sizes: list[int], batch: int) -> str:
         "bare matrix products of pepita": products(sizes, batch),
     }
     timings = interleaved(candidates, "backprop, autograd + SGD")
-    return table(f"{'-'.join(map(str, sizes))}, batch {batch}, {torch.get_num_threads()} threads: ms, ratio [10 %, 90 %]", timings)
+    return table(
+        f"{'-'.join(map(str, sizes))}, batch {batch}, {torch.get_num_threads()} threads: ms, ratio [10 %, 90 %]",
+        timings,
+    )
 
 
 def main() -> None:

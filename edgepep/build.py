@@ -119,7 +119,9 @@ def _synapses(recipe: Recipe, i: int, table: LayerTable, classes: int, pre: Tens
     bias, bits = recipe.network.bias, recipe.precision.weight_bits if recipe.precision else None
     if table.synapses == "linear":
         if len(shape) != 1:
-            raise _impossible(recipe, i, pre, f"linear synapses read one axis, not {list(shape)}; prepare = [\"flatten\"]")
+            raise _impossible(
+                recipe, i, pre, f'linear synapses read one axis, not {list(shape)}; prepare = ["flatten"]'
+            )
         return linear(shape[0], features, bias=bias, bits=bits)
     if len(shape) != 3:
         raise _impossible(recipe, i, pre, f"conv synapses read [channels, height, width], not {list(shape)}")

@@ -56,7 +56,9 @@ def train(
     published = chosen.reported(rule)
     if published:
         spread = f" ± {published.std}" if published.std is not None else ""
-        print(f"published after {chosen.settings(rule).epochs} epochs: {published.accuracy}{spread} % ({published.place})")
+        print(
+            f"published after {chosen.settings(rule).epochs} epochs: {published.accuracy}{spread} % ({published.place})"
+        )
     print(f"kept in {out}")
 
 
@@ -78,7 +80,9 @@ def evaluate(
 
 @app.command()
 def profile(
-    rule: Annotated[str, typer.Option(help="The rule to set beside backprop, or several: pepita,frozen_hidden.")] = "pepita",
+    rule: Annotated[
+        str, typer.Option(help="The rule to set beside backprop, or several: pepita,frozen_hidden.")
+    ] = "pepita",
     model: Annotated[str, typer.Option(help="A recipe's name or file.")] = "mnist-fc",
     batch: Annotated[Optional[int], typer.Option(help="Samples a step; else the recipe's.")] = None,  # noqa: UP045
 ) -> None:
@@ -131,8 +135,8 @@ def rules() -> None:
     """The learning rules."""
     from edgepep import plugins
     from edgepep import rules as package
-    from edgepep.terminal import table
     from edgepep.build import rule_class
+    from edgepep.terminal import table
 
     rows = [
         (name, (rule_class(name).__doc__ or "").strip().splitlines()[0], rule_class(name).source)

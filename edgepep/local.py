@@ -94,7 +94,8 @@ def linear_part(synapses: nn.Module, x: Tensor) -> Tensor:
     answer: Tensor = synapses(x)
     if bias is None:
         return answer
-    return answer - bias.view(-1, *[1] * (answer.dim() - 2))
+    without: Tensor = answer - bias.view(-1, *[1] * (answer.dim() - 2))
+    return without
 
 
 def pull_back(f: Callable[[Tensor], Tensor], x: Tensor, delta: Tensor) -> Tensor:

@@ -183,7 +183,7 @@ def _read(path: Path, above: list[Path]) -> dict[str, Any]:
     if path in above or len(above) > 8:
         raise RecipeError(f"{path}: base leads back to itself.")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -199,7 +199,7 @@ def _read(path: Path, above: list[Path]) -> dict[str, Any]:
 
 
 def _without_reported(table: dict[str, Any]) -> dict[str, Any]:
-    """Return a recipe's table without published figures, which hold for that very recipe and not for what is built on it."""
+    """Return a recipe's table without published figures: they hold for that very recipe, not for what is built on it."""
     rules = {rule: {k: v for k, v in own.items() if k != "reported"} for rule, own in table.get("rules", {}).items()}
     return table | {"rules": rules}
 
@@ -243,7 +243,11 @@ def _validate_part(model: type[BaseModel], value: Any, place: tuple[str, ...], f
 
 def _explained(error: ValidationError, model: type[BaseModel], file: str, place: tuple[str, ...]) -> RecipeError:
     first = error.errors()[0]
-    path = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith(("constrained", "literal", "int")))]
+    path = [
+        part
+        for part in first["loc"]
+        if not (isinstance(part, str) and part.startswith(("constrained", "literal", "int")))
+    ]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*place, *path)).lstrip(".")
     if first["type"] != "extra_forbidden":
         given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"

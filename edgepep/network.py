@@ -84,7 +84,6 @@ class Layer(nn.Module):
                     parameter.grad = torch.zeros_like(parameter)
                 accumulate_(parameter.grad, gradient, alpha=scale)
 
-
     @property
     def learns(self) -> bool:
         """Whether any parameter of the synapses is to be changed."""
@@ -93,7 +92,7 @@ class Layer(nn.Module):
     def answer_to(self, feedback: Tensor, batch: int) -> Tensor | None:
         """What the synapses add to their current for each row of the feedback, or None where that costs too much."""
         if self.updater is not None and type(self.synapses) is nn.Linear:
-            return self.updater.response(self.synapses.weight, feedback)
+            return self.updater.response(self.synapses.weight, feedback)  # type: ignore[arg-type]
         return linear_part(self.synapses, feedback) if len(feedback) < batch else None
 
 
@@ -220,7 +219,8 @@ def each_step(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         y = module(x[0])
         return y.expand(len(x), *y.shape)
     y = module(x.flatten(0, 1))
-    return y.unflatten(0, x.shape[:2])
+    over_time: Tensor = y.unflatten(0, x.shape[:2])
+    return over_time
 
 
 def shifted(x: Tensor, error: Tensor, rows: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ UPDATE = "update"
 _current = [""]
 
 
-class phase:  # noqa: N801 - used as a statement
+class phase:
     """Context manager that names the part of the step under way; costs a fraction of a microsecond."""
 
     __slots__ = ("name", "outer")

@@ -175,7 +175,15 @@ def train(
         checkpoint.begin(path, recipe, rule, seed, epochs=epochs, device=device)
     batch_size = recipe.settings(rule).batch_size
     for epoch in fit(
-        made, data, optimizer, epochs=epochs, batch_size=batch_size, seed=seed, scheduler=scheduler, test=test, watch=watch
+        made,
+        data,
+        optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        scheduler=scheduler,
+        test=test,
+        watch=watch,
     ):
         if path:
             checkpoint.note(path, epoch._asdict())
@@ -188,5 +196,9 @@ def check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        here = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
+        here = [
+            "cpu",
+            *(["cuda"] if torch.cuda.is_available() else []),
+            *(["mps"] if torch.backends.mps.is_available() else []),
+        ]
         raise EdgepepError(f"cannot compute on device {device!r}. There are: {', '.join(here)}.") from error

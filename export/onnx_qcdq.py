@@ -38,7 +38,13 @@ def save(network: Network, example: Tensor, path: Path) -> None:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             export_onnx_qcdq(
-                network, args=example, export_path=str(path), dynamo=False, opset_version=OPSET, dynamic_axes=free, **names
+                network,
+                args=example,
+                export_path=str(path),
+                dynamo=False,
+                opset_version=OPSET,
+                dynamic_axes=free,
+                **names,
             )
     except (RuntimeError, TypeError, ValueError) as error:
         raise ExportError(f"Brevitas cannot export the network: {str(error).strip().splitlines()[0]}") from error

@@ -54,7 +54,7 @@ class _Buffer:
 
 
 @dataclass
-class _Watch(TorchDispatchMode):  # type: ignore[misc]
+class _Watch(TorchDispatchMode):
     """Counts operators by phase and follows every storage that they make."""
 
     known: set[int]

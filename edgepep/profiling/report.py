@@ -19,7 +19,11 @@ def compare(recipe: Recipe, rules: list[str], batch: int) -> str:
         "Counted from the step itself, run once under observation.",
         "",
         _row("multiply-accumulates", rules),
-        *(_row(f"  {p}", [_count(c.macs.get(p, 0)) for c in in_place]) for p in phases if any(p in c.macs for c in in_place)),
+        *(
+            _row(f"  {p}", [_count(c.macs.get(p, 0)) for c in in_place])
+            for p in phases
+            if any(p in c.macs for c in in_place)
+        ),
         *_total("  total", [c.total_macs for c in in_place], _count),
         "",
         _row("memory at the peak, kB", ["in " + _short(c.moment) for c in in_place]),
@@ -55,5 +59,3 @@ def _kilobytes(n: int) -> str:
 
 def _short(moment: str) -> str:
     return moment.replace("second forward pass", "second pass")
-
-

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from edgepep.network import Network
+from edgepep.network import Layer, Network
 from edgepep.phases import BACKWARD, FORWARD, phase
 from edgepep.rule import Outcome, Rule
 
@@ -33,7 +33,7 @@ class Backprop(Rule):
         return Outcome(outcome.logits.detach(), target)
 
 
-def _apply(layer: nn.Module, parameter: Tensor) -> None:
+def _apply(layer: Layer, parameter: nn.Parameter) -> None:
     if layer.updater is not None and parameter.grad is not None:
         layer.updater.apply(parameter, parameter.grad)
         parameter.grad = None

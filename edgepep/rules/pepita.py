@@ -117,7 +117,7 @@ class Pepita(Rule):
         """Factor of a hidden layer's update, given its answer [batch, channels, *positions]."""
         batch, positions = answer.shape[0], answer.shape[2:].numel()
         extra = batch if self.extra_batch_division and answer.dim() > 2 else 1
-        return 1 / (batch * extra * positions**self.position_power)
+        return 1.0 / float(batch * extra * positions**self.position_power)
 
 
 def drain(kept: deque[Kept]) -> Iterator[Kept]:
