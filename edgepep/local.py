@@ -31,6 +31,11 @@ def accumulate_(buffer: Tensor, gradient: Gradient, beta: float = 1.0, alpha: fl
     return buffer.addmm_(left.t(), right, beta=beta, alpha=alpha)
 
 
+def dense_gradient(gradient: Gradient) -> Tensor:
+    """Return the gradient as the one tensor that it stands for."""
+    return gradient if isinstance(gradient, Tensor) else gradient.left.t() @ gradient.right
+
+
 @singledispatch
 def weight_gradient(synapses: nn.Module, pre: Tensor, delta: Tensor) -> dict[str, Gradient]:
     """Gradient of sum(delta * synapses(pre)) in the parameters of the synapses, by parameter name.

@@ -199,7 +199,7 @@ def _read(path: Path, above: list[Path]) -> dict[str, Any]:
 
 
 def _without_reported(table: dict[str, Any]) -> dict[str, Any]:
-    """Return a recipe's table without published figures: they hold for that very recipe, not for what is built on it."""
+    """Return a recipe's table without published figures: they hold for that recipe alone, not for what builds on it."""
     rules = {rule: {k: v for k, v in own.items() if k != "reported"} for rule, own in table.get("rules", {}).items()}
     return table | {"rules": rules}
 

@@ -68,7 +68,7 @@ class _Watch(TorchDispatchMode):
     """Buffers that were alive when the first forward pass had given its answer."""
 
     def __post_init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

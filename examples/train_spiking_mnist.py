@@ -1,0 +1,85 @@
+"""Train a spiking network without a backward pass, and take it to an ONNX file.
+
+    python examples/train_spiking_mnist.py [--dataset auto|mnist|digits] [--epochs N] [--out DIR]
+
+PEPITA trains 25-step leaky integrate-and-fire neurons from two forward passes; beside it stand the frozen-hidden
+control, which only trains the readout, and backpropagation through time, for the memory of one step.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+import edgepep
+from edgepep import datasets, export, training
+
+
+def choose(dataset: str) -> str:
+    """MNIST when it is on disk or can be downloaded, else the digits that scikit-learn bundles."""
+    if dataset != "auto":
+        return dataset
+    try:
+        datasets.load("mnist", train=True)
+    except edgepep.DataError:
+        return "digits"
+    return "mnist"
+
+
+def learn(recipe: edgepep.Recipe, rule: str, epochs: int, train: datasets.Data, test: datasets.Data):
+    """Train one network; return it and the test accuracy after each epoch."""
+    made, optimizer, scheduler = training.prepare(recipe, rule, 0, train, "cpu")
+    curve = []
+    size = recipe.settings(rule).batch_size
+    for epoch in edgepep.fit(made, train, optimizer, epochs=epochs, batch_size=size, scheduler=scheduler, test=test):
+        print(f"{rule:>13}  epoch {epoch.epoch}  test {epoch.test_accuracy:.2f} %  {epoch.seconds:.1f} s", flush=True)
+        curve.append(epoch.test_accuracy)
+    return made.network, curve
+
+
+def plot(network: edgepep.Network, x, curves: dict[str, list[float]], out: Path) -> None:
+    """Save the spikes that one image evokes, and the learning curves."""
+    spikes = next(network.eval().stream(x)).post[:, 0].detach()
+    time, neuron = spikes.nonzero(as_tuple=True)
+    plots = {"raster": plt.subplots(figsize=(6, 4)), "learning_curve": plt.subplots(figsize=(6, 4))}
+    axes = plots["raster"][1]
+    axes.scatter(time, neuron, s=6, marker="|", color="black")
+    axes.set(xlabel="time step", ylabel="hidden neuron", title="Spikes evoked by one image", xlim=(-0.5, len(spikes) - 0.5))
+    axes = plots["learning_curve"][1]
+    for (rule, curve), style in zip(curves.items(), ("o-", "s--"), strict=True):
+        axes.plot(range(1, len(curve) + 1), curve, style, color="black", label=rule.replace("_", " "))
+    axes.set(xlabel="epoch", ylabel="test accuracy, %", title="Spiking network, no backward pass")
+    axes.legend()
+    for name, (figure, _) in plots.items():
+        figure.tight_layout()
+        figure.savefig(out / f"{name}.png", dpi=150)
+
+
+def main() -> None:
+    """Train, compare, plot, export, check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=["auto", "mnist", "digits"], default="auto")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("runs/spiking-example"))
+    given = parser.parse_args()
+    name = choose(given.dataset)
+    print(f"data: {name}" + (" (MNIST is neither on disk nor to be had)" if name != given.dataset == "auto" and name == "digits" else ""))
+    given.out.mkdir(parents=True, exist_ok=True)
+    recipe = edgepep.load("mnist-fc-spiking").but(dataset=name)
+    train, test = (datasets.load(name, part) for part in (True, False))
+    trained = {rule: learn(recipe, rule, given.epochs, train, test) for rule in ("pepita", "frozen_hidden")}
+    network, curve = trained["pepita"]
+    memory = {rule: edgepep.profile(recipe, rule).total_memory / 1e6 for rule in ("pepita", "backprop")}
+    plot(network, test.take(slice(0, 1))[0], {rule: curve for rule, (_, curve) in trained.items()}, given.out)
+    parity = export.save(network, given.out / "spiking.onnx", "onnx", test.take(slice(0, 1000))[0])
+    print(f"accuracy: pepita {curve[-1]:.2f} %, frozen hidden layer {trained['frozen_hidden'][1][-1]:.2f} %")
+    print(f"memory of one step: pepita {memory['pepita']:.2f} MB, backprop through time {memory['backprop']:.2f} MB")
+    print(f"onnxruntime: {parity}")
+    print(f"raster.png, learning_curve.png and spiking.onnx are in {given.out} (data: {name})")
+
+
+if __name__ == "__main__":
+    main()
