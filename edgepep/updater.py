@@ -101,6 +101,10 @@ class InPlaceSGD(torch.optim.SGD):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Nothing is held: every gradient was applied as it arose."""
 
+    def followed(self) -> list[Tensor]:
+        """Return what is held beside the velocities: the followed responses and their own velocities."""
+        return [t for f in self._followed.values() for t in (f.response, f.velocity)]
+
     def step(self, closure: object = None) -> None:  # type: ignore[override]
         """Nothing is left to do: every layer has learned already."""
 

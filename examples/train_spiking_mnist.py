@@ -20,13 +20,11 @@ from edgepep import datasets, export, training
 
 def choose(dataset: str) -> str:
     """MNIST when it is on disk or can be downloaded, else the digits that scikit-learn bundles."""
-    if dataset != "auto":
-        return dataset
     try:
-        datasets.load("mnist", train=True)
+        datasets.load("mnist" if dataset == "auto" else dataset, train=True)
     except edgepep.DataError:
-        return "digits"
-    return "mnist"
+        dataset = "digits" if dataset == "auto" else dataset
+    return "mnist" if dataset == "auto" else dataset
 
 
 def learn(recipe: edgepep.Recipe, rule: str, epochs: int, train: datasets.Data, test: datasets.Data):
@@ -43,19 +41,18 @@ def learn(recipe: edgepep.Recipe, rule: str, epochs: int, train: datasets.Data, 
 def plot(network: edgepep.Network, x, curves: dict[str, list[float]], out: Path) -> None:
     """Save the spikes that one image evokes, and the learning curves."""
     spikes = next(network.eval().stream(x)).post[:, 0].detach()
-    time, neuron = spikes.nonzero(as_tuple=True)
-    plots = {"raster": plt.subplots(figsize=(6, 4)), "learning_curve": plt.subplots(figsize=(6, 4))}
-    axes = plots["raster"][1]
-    axes.scatter(time, neuron, s=6, marker="|", color="black")
-    axes.set(xlabel="time step", ylabel="hidden neuron", title="Spikes evoked by one image", xlim=(-0.5, len(spikes) - 0.5))
-    axes = plots["learning_curve"][1]
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    axes.scatter(*spikes.nonzero(as_tuple=True), s=6, marker="|", color="black")
+    axes.set(
+        xlabel="time step", ylabel="hidden neuron", title="Spikes evoked by one image", xlim=(-0.5, len(spikes) - 0.5)
+    )
+    figure.savefig(out / "raster.png", dpi=150)
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for (rule, curve), style in zip(curves.items(), ("o-", "s--"), strict=True):
         axes.plot(range(1, len(curve) + 1), curve, style, color="black", label=rule.replace("_", " "))
     axes.set(xlabel="epoch", ylabel="test accuracy, %", title="Spiking network, no backward pass")
     axes.legend()
-    for name, (figure, _) in plots.items():
-        figure.tight_layout()
-        figure.savefig(out / f"{name}.png", dpi=150)
+    figure.savefig(out / "learning_curve.png", dpi=150)
 
 
 def main() -> None:
@@ -66,7 +63,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/spiking-example"))
     given = parser.parse_args()
     name = choose(given.dataset)
-    print(f"data: {name}" + (" (MNIST is neither on disk nor to be had)" if name != given.dataset == "auto" and name == "digits" else ""))
+    print(
+        f"data: {name}"
+        + (" (MNIST is neither on disk nor to be had)" if (given.dataset, name) == ("auto", "digits") else "")
+    )
     given.out.mkdir(parents=True, exist_ok=True)
     recipe = edgepep.load("mnist-fc-spiking").but(dataset=name)
     train, test = (datasets.load(name, part) for part in (True, False))
@@ -77,8 +77,7 @@ def main() -> None:
     parity = export.save(network, given.out / "spiking.onnx", "onnx", test.take(slice(0, 1000))[0])
     print(f"accuracy: pepita {curve[-1]:.2f} %, frozen hidden layer {trained['frozen_hidden'][1][-1]:.2f} %")
     print(f"memory of one step: pepita {memory['pepita']:.2f} MB, backprop through time {memory['backprop']:.2f} MB")
-    print(f"onnxruntime: {parity}")
-    print(f"raster.png, learning_curve.png and spiking.onnx are in {given.out} (data: {name})")
+    print(f"onnxruntime: {parity}\nraster.png, learning_curve.png and spiking.onnx are in {given.out} (data: {name})")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What several tests need: small networks of every kind, and real data where they are on disk."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -17,14 +19,17 @@ def make_network(kind: str = "plain", sizes=(12, 16, 14, 3), dropout: float = 0.
     bits = 8 if "quantized" in kind else None
     spiking = "spiking" in kind
     layers = []
-    for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (inputs, outputs) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
         answer = nn.Identity() if last else Leaky() if spiking else nn.ReLU(inplace=i > 0)
         neurons = nn.Sequential(answer, Dropout(dropout)) if dropout and not last else answer
         prepare = Rate() if spiking and last else Quantiser(8) if bits and not spiking and i else None
         layers.append(
             Layer(
-                linear(inputs, outputs, bias=bias, bits=bits), neurons, prepare, Rate() if spiking and not last else None
+                linear(inputs, outputs, bias=bias, bits=bits),
+                neurons,
+                prepare,
+                Rate() if spiking and not last else None,
             )
         )
     network = Network(layers, Repeat(6) if spiking else None)

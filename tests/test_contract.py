@@ -42,7 +42,11 @@ def test_in_place_updates_end_up_at_the_optimizers_weights(name, kind, batch):
         network = make_network(kind, dropout=0.2)
         rule = make(name, network, batch[0])
         parameters = [layer.synapses.weight for layer in network.chain]
-        optimizer = InPlaceSGD(network, 0.05, 0.9, 1e-3) if in_place else torch.optim.SGD(parameters, 0.05, 0.9, weight_decay=1e-3)
+        optimizer = (
+            InPlaceSGD(network, 0.05, 0.9, 1e-3)
+            if in_place
+            else torch.optim.SGD(parameters, 0.05, 0.9, weight_decay=1e-3)
+        )
         for _ in range(10):
             optimizer.zero_grad()
             rule(*batch)

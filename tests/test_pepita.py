@@ -1,6 +1,7 @@
 """PEPITA against its equations, written out again by hand."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def by_hand(weights, feedback, x, target, sign=-1):
 def small(seed=3, dtype=torch.float64):
     torch.manual_seed(seed)
     sizes = (4, 3, 5, 2)
-    layers = [Layer(nn.Linear(i, o, bias=False), nn.ReLU()) for i, o in zip(sizes, sizes[1:], strict=False)]
+    layers = [Layer(nn.Linear(i, o, bias=False), nn.ReLU()) for i, o in pairwise(sizes)]
     layers[-1].neurons = nn.Identity()
     return Network(layers).to(dtype), torch.randn(16, 4, dtype=dtype), torch.randint(2, (16,))
 
@@ -103,7 +104,9 @@ def test_mempepita_is_pepita_after_twenty_steps(kind, dtype, in_place, batch):
 def test_convolution_learns_what_autograd_says_of_its_difference(reduction):
     torch.manual_seed(0)
     conv = nn.Conv2d(2, 4, 3, stride=2, padding=1, bias=False)
-    network = Network([Layer(conv, nn.ReLU()), Layer(nn.Linear(36, 3, bias=False), prepare=nn.Sequential(nn.Flatten()))])
+    network = Network(
+        [Layer(conv, nn.ReLU()), Layer(nn.Linear(36, 3, bias=False), prepare=nn.Sequential(nn.Flatten()))]
+    )
     x, target = torch.randn(8, 2, 6, 6), torch.randint(3, (8,))
     rule = Pepita(network, x, feedback_scale=1.0, conv_reduction=reduction, extra_batch_division=True)
     with torch.no_grad():
@@ -157,14 +160,18 @@ def test_a_weight_changed_by_hand_is_seen():
         layer.updater = None
     plain = Pepita(twin, x, feedback_scale=1.0)
     before = [layer.synapses.weight.detach().clone() for layer in network.chain]
-    velocity = [p.clone() for p in (network.chain[0].updater.state[w.synapses.weight]["momentum_buffer"] for w in network.chain)]
+    velocity = [
+        p.clone() for p in (network.chain[0].updater.state[w.synapses.weight]["momentum_buffer"] for w in network.chain)
+    ]
     rule(x, target)
     plain(x, target)
     for layer, other, w, v in zip(network.chain, twin.chain, before, velocity, strict=True):
         torch.testing.assert_close(layer.synapses.weight, w - 0.1 * (0.9 * v + other.synapses.weight.grad))
 
 
-@pytest.mark.parametrize("option", [{"sign": 2}, {"output_error": "third"}, {"presynaptic": ""}, {"conv_reduction": "max"}])
+@pytest.mark.parametrize(
+    "option", [{"sign": 2}, {"output_error": "third"}, {"presynaptic": ""}, {"conv_reduction": "max"}]
+)
 def test_wrong_options_are_named(option):
     network, x, _ = small()
     with pytest.raises(EdgepepError, match=next(iter(option))):

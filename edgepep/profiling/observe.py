@@ -176,10 +176,11 @@ class _HeldSGD:
 def _fixed(rule: Rule, optimizer: Any) -> dict[str, list[Tensor]]:
     """What outlives the step, by what it holds."""
     own = dict(rule.named_buffers())
+    followed = optimizer.followed() if isinstance(optimizer, InPlaceSGD) else []
     return {
         PARAMETERS: [*rule.network.parameters(), *rule.network.buffers()],
         FEEDBACK: [b for name, b in own.items() if not name.startswith("network.")],
-        OPTIMIZER: [t for t in tree_leaves(list(optimizer.state.values())) if isinstance(t, Tensor)],
+        OPTIMIZER: [*followed, *(t for t in tree_leaves(list(optimizer.state.values())) if isinstance(t, Tensor))],
     }
 
 
