@@ -16,7 +16,8 @@ from edgepep.rule import Rule
 from edgepep.synapses import Quantiser, conv, initialise_, linear, preparation
 
 if TYPE_CHECKING:
-    from edgepep.models import LayerTable, Recipe
+    from edgepep.models import Recipe
+    from edgepep.tables import LayerTable
 
 
 def build(recipe: Recipe, seed: int, device: str) -> Network:

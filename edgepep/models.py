@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from edgepep import datasets, plugins
 from edgepep.errors import RecipeError, UnknownName
 from edgepep.folders import MODELS
+from edgepep.tables import NetworkTable, QuantizedTable, Reported, SpikingTable, Table, TrainingTable, explained
 
 if TYPE_CHECKING:
     from edgepep.network import Network
@@ -22,82 +22,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Positive = Annotated[int, Field(gt=0)]
 
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class LayerTable(_Table):
-    """One layer: what prepares its input, its synapses, its neurons."""
-
-    synapses: Literal["linear", "conv"]
-    features: Positive | Literal["classes"]
-    kernel: Positive = 3
-    stride: Positive = 1
-    padding: Annotated[int, Field(ge=0)] = 0
-    dilation: Positive = 1
-    groups: Positive = 1
-    neurons: Literal["relu", "identity"] = "relu"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    prepare: list[str] = []
-
-    @field_validator("prepare")
-    @classmethod
-    def _known(cls, words: list[str]) -> list[str]:
-        from edgepep.synapses import preparation
-
-        for word in words:
-            preparation(word)
-        return words
-
-
-class NetworkTable(_Table):
-    """The layers in order; the last is the output."""
-
-    layers: Annotated[list[LayerTable], Field(min_length=1)]
-    bias: bool = False
-    initialisation: Literal["he_uniform", "default"] = "he_uniform"
-
-
-class TrainingTable(_Table):
-    """How long and how fast to learn."""
-
-    batch_size: Positive = 64
-    epochs: Positive = 100
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    decay_epochs: list[Positive] = []
-    decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
-
-
-class QuantizedTable(_Table):
-    """Precision of weights and of what each layer reads, in bits."""
-
-    weight_bits: Annotated[int, Field(ge=2, le=8)] = 8
-    activation_bits: Annotated[int, Field(ge=2, le=8)] = 8
-    input_bits: Annotated[int, Field(ge=2, le=8)] = 8
-
-
-class SpikingTable(_Table):
-    """Time steps and neurons of a spiking network, with the data as a constant current."""
-
-    steps: Positive = 25
-    beta: Annotated[float, Field(ge=0, le=1)] = 0.9
-    threshold: Annotated[float, Field(gt=0)] = 1.0
-
-
-class Reported(_Table):
-    """A published test accuracy in percent, with its place."""
-
-    accuracy: float
-    std: float | None = None
-    place: str
-
-
-class Recipe(_Table):
+class Recipe(Table):
     """Network, data, training and rules; precision and time are transformations of it."""
 
     name: str
@@ -109,7 +35,7 @@ class Recipe(_Table):
     training: TrainingTable = TrainingTable()
     precision: QuantizedTable | None = Field(None, alias="quantized")
     time: SpikingTable | None = Field(None, alias="spiking")
-    rules: dict[str, dict[str, Any]] = {}
+    rules: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     def table(self) -> dict[str, Any]:
         """Return the recipe as the table that its TOML file holds, nothing left to a base."""
@@ -220,7 +146,7 @@ def from_table(table: dict[str, Any], file: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(table)
     except ValidationError as error:
-        raise _explained(error, Recipe, file, ()) from error
+        raise explained(error, Recipe, file, ()) from error
     try:
         for rule in (recipe.rule, *recipe.rules):
             plugins.check("rule", rule, plugins.in_package(rules))
@@ -238,35 +164,4 @@ def _validate_part(model: type[BaseModel], value: Any, place: tuple[str, ...], f
     try:
         model.model_validate(value)
     except ValidationError as error:
-        raise _explained(error, model, file, place) from error
-
-
-def _explained(error: ValidationError, model: type[BaseModel], file: str, place: tuple[str, ...]) -> RecipeError:
-    first = error.errors()[0]
-    path = [
-        part
-        for part in first["loc"]
-        if not (isinstance(part, str) and part.startswith(("constrained", "literal", "int")))
-    ]
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*place, *path)).lstrip(".")
-    if first["type"] != "extra_forbidden":
-        given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
-        return RecipeError(f"{file}: {key}: {first['msg'].removeprefix('Value error, ')}{given}.")
-    allowed = sorted(_fields(model, path[:-1]))
-    near = difflib.get_close_matches(str(path[-1]), allowed, 1)
-    meant = f"; did you mean {near[0]!r}?" if near else "."
-    return RecipeError(f"{file}: {key}: there is no such key{meant} Allowed: {', '.join(allowed)}.")
-
-
-def _fields(model: type[BaseModel], path: list[int | str]) -> list[str]:
-    """Keys that are allowed at a place in a recipe."""
-    homes: dict[str, type[BaseModel]] = {
-        "layers": LayerTable,
-        "network": NetworkTable,
-        "training": TrainingTable,
-        "quantized": QuantizedTable,
-        "spiking": SpikingTable,
-    }
-    for part in path:
-        model = homes.get(str(part), model)
-    return list(model.model_fields)
+        raise explained(error, model, file, place) from error

@@ -1,0 +1,118 @@
+"""The tables of a recipe: their keys, types and ranges, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from edgepep.errors import RecipeError
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Table(BaseModel):
+    """A table of a recipe: no key but these, and of these types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class LayerTable(Table):
+    """One layer: what prepares its input, its synapses, its neurons."""
+
+    synapses: Literal["linear", "conv"]
+    features: Positive | Literal["classes"]
+    kernel: Positive = 3
+    stride: Positive = 1
+    padding: Annotated[int, Field(ge=0)] = 0
+    dilation: Positive = 1
+    groups: Positive = 1
+    neurons: Literal["relu", "identity"] = "relu"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    prepare: list[str] = []
+
+    @field_validator("prepare")
+    @classmethod
+    def _known(cls, words: list[str]) -> list[str]:
+        from edgepep.synapses import preparation
+
+        for word in words:
+            preparation(word)
+        return words
+
+
+class NetworkTable(Table):
+    """The layers in order; the last is the output."""
+
+    layers: Annotated[list[LayerTable], Field(min_length=1)]
+    bias: bool = False
+    initialisation: Literal["he_uniform", "default"] = "he_uniform"
+
+
+class TrainingTable(Table):
+    """How long and how fast to learn."""
+
+    batch_size: Positive = 64
+    epochs: Positive = 100
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    decay_epochs: list[Positive] = []
+    decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class QuantizedTable(Table):
+    """Precision of weights and of what each layer reads, in bits."""
+
+    weight_bits: Annotated[int, Field(ge=2, le=8)] = 8
+    activation_bits: Annotated[int, Field(ge=2, le=8)] = 8
+    input_bits: Annotated[int, Field(ge=2, le=8)] = 8
+
+
+class SpikingTable(Table):
+    """Time steps and neurons of a spiking network, with the data as a constant current."""
+
+    steps: Positive = 25
+    beta: Annotated[float, Field(ge=0, le=1)] = 0.9
+    threshold: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Reported(Table):
+    """A published test accuracy in percent, with its place."""
+
+    accuracy: float
+    std: float | None = None
+    place: str
+
+
+def explained(error: ValidationError, model: type[BaseModel], file: str, place: tuple[str, ...]) -> RecipeError:
+    """Turn pydantic's first complaint into one that names the file, the key, the value and what is allowed."""
+    first = error.errors()[0]
+    path = [
+        part
+        for part in first["loc"]
+        if not (isinstance(part, str) and part.startswith(("constrained", "literal", "int")))
+    ]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*place, *path)).lstrip(".")
+    if first["type"] != "extra_forbidden":
+        given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
+        return RecipeError(f"{file}: {key}: {first['msg'].removeprefix('Value error, ')}{given}.")
+    allowed = sorted(_fields(model, path[:-1]))
+    near = difflib.get_close_matches(str(path[-1]), allowed, 1)
+    meant = f"; did you mean {near[0]!r}?" if near else "."
+    return RecipeError(f"{file}: {key}: there is no such key{meant} Allowed: {', '.join(allowed)}.")
+
+
+def _fields(model: type[BaseModel], path: list[int | str]) -> list[str]:
+    """Keys that are allowed at a place in a recipe."""
+    homes: dict[str, type[BaseModel]] = {
+        "layers": LayerTable,
+        "network": NetworkTable,
+        "training": TrainingTable,
+        "quantized": QuantizedTable,
+        "spiking": SpikingTable,
+    }
+    for part in path:
+        model = homes.get(str(part), model)
+    return list(model.model_fields)
