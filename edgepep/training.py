@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
 from edgepep import checkpoint, datasets
+from edgepep.build import rule_class
 from edgepep.datasets import Data
 from edgepep.errors import DivergenceError, EdgepepError
 from edgepep.models import Recipe
@@ -167,6 +168,7 @@ def train(
     epochs = recipe.settings(rule).epochs if epochs is None else epochs
     if epochs < 1:
         raise EdgepepError(f"epochs is {epochs}; it must be at least 1.")
+    rule_class(rule)  # a name that is wrong is said before data are loaded
     check_device(device)
     data, test = (datasets.load(recipe.dataset, part, data_dir).to(device) for part in (True, False))
     made, optimizer, scheduler = prepare(recipe, rule, seed, data, device)
