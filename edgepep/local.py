@@ -55,7 +55,9 @@ def weight_gradient(synapses: nn.Module, pre: Tensor, delta: Tensor) -> dict[str
 
 @weight_gradient.register
 def _(synapses: nn.Linear, pre: Tensor, delta: Tensor) -> dict[str, Gradient]:
-    left, right = delta.reshape(-1, delta.shape[-1]), pre.reshape(-1, pre.shape[-1])
+    left, right = delta, pre
+    if pre.dim() > 2:
+        left, right = delta.reshape(-1, delta.shape[-1]), pre.reshape(-1, pre.shape[-1])
     weight: dict[str, Gradient] = {"weight": Product(left, right)}
     return weight if synapses.bias is None else weight | {"bias": left.sum(0)}
 

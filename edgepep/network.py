@@ -57,9 +57,13 @@ class Layer(nn.Module):
             pre = each_step(self.prepare, x)
             current = each_step(self.synapses, pre)
         else:
-            pre = self.prepare(x)
+            pre = through(self.prepare, x)
             current = self.synapses(pre)
-        return Activity(pre, current, self.neurons(current))
+        return Activity(pre, current, through(self.neurons, current))
+
+    def read(self, x: Tensor) -> Tensor:
+        """Return what a rule reads from an activity of this layer: x itself, or over time what decode makes of it."""
+        return through(self.decode, x)
 
     def learn(self, pre: Tensor, delta: Tensor, scale: float = 1.0) -> None:
         """Change the weights by the gradient of scale * sum(delta * synapses(pre)): the only place where they change.
@@ -87,7 +91,10 @@ class Layer(nn.Module):
     @property
     def learns(self) -> bool:
         """Whether any parameter of the synapses is to be changed."""
-        return any(p.requires_grad for p in self.synapses._parameters.values() if p is not None)
+        for parameter in self.synapses._parameters.values():
+            if parameter is not None and parameter.requires_grad:
+                return True
+        return False
 
     def answer_to(self, feedback: Tensor, batch: int) -> Tensor | None:
         """What the synapses add to their current for each row of the feedback, or None where that costs too much."""
@@ -140,8 +147,7 @@ class Network(nn.Module):
 
     def readout(self, post: Tensor) -> Tensor:
         """Logits [batch, classes] from the last layer's post."""
-        logits: Tensor = self.chain[-1].decode(post)
-        return logits
+        return self.chain[-1].read(post)
 
     def stream(self, x: Tensor, name: str = FORWARD) -> Iterator[Activity]:
         """Run layer by layer, yielding one Activity a layer; what the caller does not keep is freed as it goes.
@@ -174,7 +180,7 @@ class Network(nn.Module):
         pre, current = self._modulate(start, feedback, error, name)
         del start
         with phase(name):
-            posts[0] = self.chain[0].neurons(current)
+            posts[0] = through(self.chain[0].neurons, current)
         first = [Activity(pre, current, posts[0])]
         del pre, current
         yield first.pop()  # a name in this frame would keep the activity alive until the pass ends
@@ -189,7 +195,7 @@ class Network(nn.Module):
     def _run(self, i: int, x: Tensor, posts: dict[int, Tensor], name: str) -> Activity:
         """Run layer i on the data, if it is the first, else on the posts that it reads; put its own among them."""
         with phase(name):
-            activity: Activity = self.chain[i](self.encode(x) if i == 0 else self._gather(posts, i))
+            activity: Activity = self.chain[i](through(self.encode, x) if i == 0 else self._gather(posts, i))
         posts[i] = activity.post
         return activity
 
@@ -211,6 +217,14 @@ class Network(nn.Module):
         return read[0] if len(read) == 1 else torch.stack(read).sum(0)
 
 
+def through(module: nn.Module, x: Tensor) -> Tensor:
+    """Return module(x), without the cost of a call where the module does nothing."""
+    if type(module) is nn.Identity:
+        return x
+    answer: Tensor = module(x)
+    return answer
+
+
 def each_step(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a module at each time step of [time, batch, ...]: as one batch, or once if the input is constant."""
     if isinstance(module, nn.Identity):
@@ -225,6 +239,8 @@ def each_step(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 def shifted(x: Tensor, error: Tensor, rows: Tensor) -> Tensor:
     """Return x - error @ rows for x [batch, ...] or [time, batch, ...] and rows [classes, ...]."""
+    if x.dim() == rows.dim() == 2:
+        return torch.addmm(x, error, rows, alpha=-1)
     over_time = x.dim() > rows.dim()
     base = x[0] if over_time and x.stride(0) == 0 else x
     if over_time and base is x:

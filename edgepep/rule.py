@@ -61,15 +61,15 @@ def survey(network: Network, example: Tensor) -> list[torch.Size]:
     for layer, activity in zip(network.chain, network.stream(example), strict=True):
         if not shapes:
             shapes.append(activity.pre.shape[2 if layer.over_time else 1 :])
-        shapes.append(layer.decode(activity.post).shape[1:])
+        shapes.append(layer.read(activity.post).shape[1:])
     network.train(was_training)
     return shapes
 
 
 def output_error(logits: Tensor, target: Tensor) -> Tensor:
     """Gradient of each sample's cross-entropy in its logits: softmax minus one-hot, both [batch, classes]."""
-    one_hot = torch.zeros_like(logits).scatter_(1, target.unsqueeze(1), 1.0)
-    return logits.softmax(1).sub_(one_hot)
+    minus_one = logits.new_full((len(target), 1), -1.0)
+    return logits.softmax(1).scatter_add_(1, target.unsqueeze(1), minus_one)
 
 
 def random_projection(rows: int, shape: torch.Size, bound: float, seed: int, example: Tensor) -> Tensor:

@@ -60,9 +60,11 @@ class InPlaceSGD(torch.optim.SGD):
         super().load_state_dict(state_dict)
         self._group_of = {p: group for group in self.param_groups for p in group["params"]}
 
-    @torch.no_grad()
     def apply(self, parameter: nn.Parameter, gradient: Gradient, scale: float = 1.0) -> None:
         """Change one parameter now, by scale * gradient."""
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return self.apply(parameter, gradient, scale)
         group = self._group_of[parameter]
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         followed = self._followed.get(parameter)

@@ -24,3 +24,20 @@ def test_spiking_beats_its_control(mnist):
         reached[name] = last.test_accuracy
     assert reached["pepita"] >= 90
     assert reached["pepita"] >= reached["frozen_hidden"] + 3
+
+
+def test_a_torchvision_that_does_not_fit_torch_is_said_clearly(monkeypatch, tmp_path):
+    import builtins
+
+    from edgepep import DataError, datasets
+
+    honest = builtins.__import__
+
+    def mismatch(name, *rest):
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return honest(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", mismatch)
+    with pytest.raises(DataError, match=r"installed as a pair: pip install .*torch torchvision"):
+        datasets.load("mnist", True, tmp_path)

@@ -23,5 +23,5 @@ class FrozenHidden(Rule):
             del activity
         logits = self.network.readout(post)
         output = self.network.chain[-1]
-        output.learn(output.decode(pre), output_error(logits, target), 1 / len(target))
+        output.learn(output.read(pre), output_error(logits, target), 1 / len(target))
         return Outcome(logits, target)

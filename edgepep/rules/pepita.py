@@ -84,8 +84,8 @@ class Pepita(Rule):
         for layer in hidden:
             before, answer = next(first)
             pre, _, post = next(second)
-            pre = layer.decode(pre) if before is None else before
-            delta, scale = answer - layer.decode(post), self.scale(layer, answer)
+            pre = layer.read(pre) if before is None else before
+            delta, scale = answer - layer.read(post), self.scale(layer, answer)
             del before, answer, post, _  # what is held while the layer learns is memory
             layer.learn(pre, delta, scale)
             del pre, delta
@@ -93,7 +93,7 @@ class Pepita(Rule):
         if self.output_error == "second":
             error = output_error(self.network.readout(g.post), target)
         before, _ = next(first, (None, None)) if self.presynaptic == "first" else (None, None)
-        output.learn(output.decode(g.pre) if before is None else before, error, 1 / len(error))
+        output.learn(output.read(g.pre) if before is None else before, error, 1 / len(error))
         return Outcome(logits, target)
 
     def first_pass(self, x: Tensor) -> tuple[Activity, Iterator[Kept], Tensor]:
@@ -110,8 +110,8 @@ class Pepita(Rule):
 
     def keep(self, layer: Layer, activity: Activity) -> Kept:
         """What a layer's update needs of its activity in the first pass: presynaptic factor, if from it, and answer."""
-        pre = layer.decode(activity.pre) if self.presynaptic == "first" else None
-        return pre, layer.decode(activity.post)
+        pre = layer.read(activity.pre) if self.presynaptic == "first" else None
+        return pre, layer.read(activity.post)
 
     def scale(self, layer: Layer, answer: Tensor) -> float:
         """Factor of a hidden layer's update, given its answer [batch, channels, *positions]."""
