@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from edgepep import datasets, plugins, rules
 from edgepep.errors import EdgepepError, RecipeError
-from edgepep.network import Layer, Network, each_step
+from edgepep.network import Layer, Network
 from edgepep.neurons import Dropout, Leaky, Rate, Repeat
 from edgepep.rule import Rule
 from edgepep.synapses import Quantiser, conv, initialise_, linear, preparation
+from edgepep.time_axis import each_step
 
 if TYPE_CHECKING:
     from edgepep.models import Recipe

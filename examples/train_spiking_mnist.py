@@ -51,6 +51,7 @@ def plot(network: edgepep.Network, x, curves: dict[str, list[float]], out: Path)
     for (rule, curve), style in zip(curves.items(), ("o-", "s--"), strict=True):
         axes.plot(range(1, len(curve) + 1), curve, style, color="black", label=rule.replace("_", " "))
     axes.set(xlabel="epoch", ylabel="test accuracy, %", title="Spiking network, no backward pass")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
     figure.savefig(out / "learning_curve.png", dpi=150)
 

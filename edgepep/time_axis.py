@@ -1,0 +1,38 @@
+"""Work on activities that may have a time axis in front, and work that is skipped where there is none to do."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def through(module: nn.Module, x: Tensor) -> Tensor:
+    """Return module(x), without the cost of a call where the module does nothing."""
+    if type(module) is nn.Identity:
+        return x
+    answer: Tensor = module(x)
+    return answer
+
+
+def each_step(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a module at each time step of [time, batch, ...]: as one batch, or once if the input is constant."""
+    if isinstance(module, nn.Identity):
+        return x
+    if x.stride(0) == 0:  # the same at every step: expanded, not copied
+        y = module(x[0])
+        return y.expand(len(x), *y.shape)
+    y = module(x.flatten(0, 1))
+    over_time: Tensor = y.unflatten(0, x.shape[:2])
+    return over_time
+
+
+def shifted(x: Tensor, error: Tensor, rows: Tensor) -> Tensor:
+    """Return x - error @ rows for x [batch, ...] or [time, batch, ...] and rows [classes, ...]."""
+    if x.dim() == rows.dim() == 2:
+        return torch.addmm(x, error, rows, alpha=-1)
+    over_time = x.dim() > rows.dim()
+    base = x[0] if over_time and x.stride(0) == 0 else x
+    if over_time and base is x:
+        return x - (error @ rows.flatten(1)).view(len(error), *rows.shape[1:])
+    y = torch.addmm(base.flatten(1), error, rows.flatten(1), alpha=-1).view(base.shape)
+    return y.expand(x.shape) if over_time else y
