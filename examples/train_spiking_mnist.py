@@ -2,8 +2,7 @@
 
     python examples/train_spiking_mnist.py [--dataset auto|mnist|digits] [--epochs N] [--out DIR]
 
-PEPITA trains 25-step leaky integrate-and-fire neurons from two forward passes; beside it stand the frozen-hidden
-control, which only trains the readout, and backpropagation through time, for the memory of one step.
+Beside PEPITA stand the frozen-hidden control and, for the memory of one step, backpropagation through time.
 """
 
 import argparse
@@ -30,8 +29,7 @@ def choose(dataset: str) -> str:
 def learn(recipe: edgepep.Recipe, rule: str, epochs: int, train: datasets.Data, test: datasets.Data):
     """Train one network; return it and the test accuracy after each epoch."""
     made, optimizer, scheduler = training.prepare(recipe, rule, 0, train, "cpu")
-    curve = []
-    size = recipe.settings(rule).batch_size
+    curve, size = [], recipe.settings(rule).batch_size
     for epoch in edgepep.fit(made, train, optimizer, epochs=epochs, batch_size=size, scheduler=scheduler, test=test):
         print(f"{rule:>13}  epoch {epoch.epoch}  test {epoch.test_accuracy:.2f} %  {epoch.seconds:.1f} s", flush=True)
         curve.append(epoch.test_accuracy)
@@ -43,9 +41,7 @@ def plot(network: edgepep.Network, x, curves: dict[str, list[float]], out: Path)
     spikes = next(network.eval().stream(x)).post[:, 0].detach()
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     axes.scatter(*spikes.nonzero(as_tuple=True), s=6, marker="|", color="black")
-    axes.set(
-        xlabel="time step", ylabel="hidden neuron", title="Spikes evoked by one image", xlim=(-0.5, len(spikes) - 0.5)
-    )
+    axes.set(xlabel="time step", ylabel="hidden neuron", title="Spikes evoked by one image")
     figure.savefig(out / "raster.png", dpi=150)
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for (rule, curve), style in zip(curves.items(), ("o-", "s--"), strict=True):
@@ -64,10 +60,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/spiking-example"))
     given = parser.parse_args()
     name = choose(given.dataset)
-    print(
-        f"data: {name}"
-        + (" (MNIST is neither on disk nor to be had)" if (given.dataset, name) == ("auto", "digits") else "")
-    )
+    print(f"data: {name}" + " (MNIST is not to be had)" * ((given.dataset, name) == ("auto", "digits")))
     given.out.mkdir(parents=True, exist_ok=True)
     recipe = edgepep.load("mnist-fc-spiking").but(dataset=name)
     train, test = (datasets.load(name, part) for part in (True, False))
