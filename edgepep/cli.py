@@ -10,6 +10,8 @@ import typer
 
 from edgepep.errors import EdgepepError
 
+SAMPLES = 1000  # real inputs on which an export is compared
+
 app = typer.Typer(
     name="edgepep",
     help="Train networks without a backward pass, count what it costs, and take them to the edge.",
@@ -107,17 +109,19 @@ def export(
     out: Annotated[Optional[Path], typer.Option(help="File to write; else one in the run directory.")] = None,  # noqa: UP045
     data_dir: DataDir = None,
 ) -> None:
-    """Write a run's network in another form, run what was written, and compare the two on test samples."""
+    """Write a run's network in another form, run what was written, and compare the two on real samples."""
     from edgepep import checkpoint, datasets
     from edgepep import export as exporting
 
     read = checkpoint.read(run)
     target = exporting.choose(format, read.network)
-    test = datasets.load(read.recipe.dataset, False, data_dir)
+    data = datasets.load(read.recipe.dataset, False, data_dir)
+    if len(data) < SAMPLES:
+        data = datasets.load(read.recipe.dataset, True, data_dir)
     path = out or run / f"{read.recipe.name}.onnx"
-    parity = exporting.save(read.network, path, target, test.take(slice(0, 1000))[0])
+    parity = exporting.save(read.network, path, target, data.take(slice(0, SAMPLES))[0])
     print(f"{path} · {path.stat().st_size / 1000:.0f} kB · {target}")
-    print(f"onnxruntime against torch on {parity.samples} test samples: {parity}")
+    print(f"onnxruntime against torch on {parity.samples} samples of {data.name}: {parity}")
 
 
 @app.command()

@@ -48,17 +48,16 @@ class Recipe(Table):
             RecipeError: if what comes out is not a recipe.
 
         """
-        return from_table(_merged(self.table(), changes), self.name)
+        other = {"dataset", "network", "quantized", "spiking"} & set(changes)  # no longer what the figures are of
+        return from_table(_merged(_without_reported(self.table()) if other else self.table(), changes), self.name)
 
     def quantized(self, bits: int = 8, **others: int) -> Recipe:
         """Return the same recipe with weights and activations of some bits."""
-        changed = {"quantized": {"weight_bits": bits, "activation_bits": bits, **others}}
-        return from_table(_merged(_without_reported(self.table()), changed), self.name)
+        return self.but(quantized={"weight_bits": bits, "activation_bits": bits, **others})
 
     def spiking(self, steps: int = 25, **others: float) -> Recipe:
         """Return the same recipe with spiking neurons over some time steps."""
-        changed = {"spiking": {"steps": steps, **others}}
-        return from_table(_merged(_without_reported(self.table()), changed), self.name)
+        return self.but(spiking={"steps": steps, **others})
 
     def build(self, seed: int = 0, device: str = "cpu") -> Network:
         """Make the network, its initial weights determined by the seed."""

@@ -48,7 +48,7 @@ def test_train_evaluate_export(run, tmp_path):
     assert f"{last['test_accuracy']:.2f} %" in out
     code, out, _ = run("export", "one", "--format", "onnx")
     assert code == 0
-    assert "same class 360 of 360" in out
+    assert "same class 1000 of 1000" in out
     refused(run("train", "digits-fc", "--epochs", "1", "--out", "one"), "one", "exists already")
 
 

@@ -59,6 +59,8 @@ def test_precision_and_time_are_transformations():
     assert base.quantized(8).spiking(5).build()(torch.rand(2, 1, 8, 8)).shape == (2, 10)
     assert load("mnist-fc").quantized(8).reported("pepita") is None
     assert load("mnist-fc-int8").reported("pepita") is None
+    assert load("mnist-fc").but(dataset="digits").reported("pepita") is None
+    assert load("mnist-fc").but(training={"epochs": 3}).reported("pepita") is not None
     with pytest.raises(RecipeError, match=r"quantized\.weight_bits"):
         base.quantized(bits=0)
 
