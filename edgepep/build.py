@@ -59,9 +59,9 @@ def make_rule(recipe: Recipe, network: Network, rule: str, seed: int) -> Rule:
     options: dict[str, Any] = recipe.options(rule)
     known = rule_options(kind)
     for key in options:
-        plugins_message = f"{recipe.name}: rules.{rule}.{key}: the rule has no such option."
         if key not in known:
-            raise RecipeError(f"{plugins_message} Allowed: {', '.join(sorted(known)) or 'none'}, training, reported.")
+            allowed = ", ".join([*sorted(known), "training", "reported"])
+            raise RecipeError(f"{recipe.name}: rules.{rule}.{key}: the rule has no such option. Allowed: {allowed}.")
     if "seed" in known:
         options.setdefault("seed", seed)
     where = next(network.parameters()).device

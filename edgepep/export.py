@@ -123,7 +123,7 @@ def trace_onnx(network: Network, example: Tensor, path: Path) -> None:
 
 @torch.no_grad()
 def compare(network: Network, path: Path, inputs: Tensor, batch: int = 250) -> Parity:
-    """Run an ONNX file and the network on the same inputs, in batches of unlike sizes."""
+    """Run an ONNX file and the network on the same inputs, and count where they differ."""
     run = session(path)
     was_training = network.training
     network.eval()
@@ -150,7 +150,7 @@ def check(parity: Parity, tolerance: tuple[float, float], target: str) -> None:
 
 
 def session(path: Path | str) -> Run:
-    """Function that runs an ONNX file in onnxruntime, on the CPU and exactly: see export/onnxruntime.
+    """Function that runs an ONNX file in onnxruntime, on the CPU, its arithmetic left as written.
 
     Raises:
         ExportError: if the file cannot be read or run.

@@ -101,7 +101,8 @@ def linear_part(synapses: nn.Module, x: Tensor) -> Tensor:
     answer: Tensor = synapses(x)
     if bias is None:
         return answer
-    without: Tensor = answer - bias.view(-1, *[1] * (answer.dim() - 2))
+    features_last = isinstance(synapses, nn.Linear)
+    without: Tensor = answer - (bias if features_last else bias.view(-1, *[1] * (answer.dim() - 2)))
     return without
 
 

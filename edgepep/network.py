@@ -82,6 +82,8 @@ class Layer(nn.Module):
         with phase(UPDATE):
             for name, gradient in weight_gradient(self.synapses, pre, delta).items():
                 parameter: nn.Parameter = getattr(self.synapses, name)
+                if not parameter.requires_grad:
+                    continue
                 if self.updater is not None:
                     self.updater.apply(parameter, gradient, scale)
                     continue
@@ -99,7 +101,7 @@ class Layer(nn.Module):
 
     def answer_to(self, feedback: Tensor, batch: int) -> Tensor | None:
         """What the synapses add to their current for each row of the feedback, or None where that costs too much."""
-        if self.updater is not None and type(self.synapses) is nn.Linear:
+        if self.updater is not None and type(self.synapses) is nn.Linear and feedback.dim() == 2:
             return self.updater.response(self.synapses.weight, feedback)  # type: ignore[arg-type]
         return linear_part(self.synapses, feedback) if len(feedback) < batch else None
 

@@ -50,9 +50,8 @@ class InPlaceSGD(torch.optim.SGD):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with settings of their own, as in torch."""
         add = torch.optim.SGD.add_param_group
-        getattr(add, "__wrapped__", add)(
-            self, param_group
-        )  # torch's wrapper imports its compiler: seconds, for nothing
+        add = getattr(add, "__wrapped__", add)  # torch's wrapper imports its compiler: seconds, for nothing
+        add(self, param_group)
         self._group_of = {p: group for group in self.param_groups for p in group["params"]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -176,3 +176,34 @@ def test_wrong_options_are_named(option):
     network, x, _ = small()
     with pytest.raises(EdgepepError, match=next(iter(option))):
         Pepita(network, x, **option)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_frozen_parameter_stays(in_place):
+    torch.manual_seed(0)
+    network = Network([Layer(nn.Linear(4, 3), nn.ReLU()), Layer(nn.Linear(3, 2))])
+    frozen = network.chain[0].synapses.bias.requires_grad_(False)
+    before, x, target = frozen.clone(), torch.randn(8, 4), torch.randint(2, (8,))
+    rule = Pepita(network, x, feedback_scale=1.0)
+    if in_place:
+        InPlaceSGD(network, 0.1, 0.9)
+    rule(x, target)
+    assert frozen.grad is None
+    assert torch.equal(frozen, before)
+
+
+def test_linear_synapses_over_a_row_of_tokens_learn_in_place_too():
+    ends = []
+    for in_place in (True, False):
+        torch.manual_seed(0)
+        first = Layer(nn.Linear(4, 3), nn.ReLU())
+        network = Network([first, Layer(nn.Linear(15, 2), prepare=nn.Flatten())])
+        x, target = torch.randn(8, 5, 4), torch.randint(2, (8,))
+        rule = Pepita(network, x, feedback_scale=1.0)
+        optimizer = InPlaceSGD(network, 0.1, 0.9) if in_place else torch.optim.SGD(network.parameters(), 0.1, 0.9)
+        for _ in range(3):
+            optimizer.zero_grad()
+            rule(x, target)
+            optimizer.step()
+        ends.append(first.synapses.weight.detach())
+    torch.testing.assert_close(*ends)

@@ -14,7 +14,7 @@ def _product(a: Tensor, b: Tensor) -> int:
     return a.numel() * b.shape[-1]
 
 
-def _convolution(x: Tensor, weight: Tensor, answer: Tensor) -> int:
+def _convolution(weight: Tensor, answer: Tensor) -> int:
     """Each output element is a sum over one kernel; a group's kernel sees its own channels only."""
     return answer.numel() * prod(weight.shape[1:])
 
@@ -36,7 +36,7 @@ MACS: dict[Any, Callable[[tuple[Any, ...], Any], int]] = {
     aten.dot.default: lambda a, _: a[0].numel(),
     aten.addr.default: lambda a, _: a[1].numel() * a[2].numel(),
     aten.addr_.default: lambda a, _: a[1].numel() * a[2].numel(),
-    aten.convolution.default: lambda a, answer: _convolution(a[0], a[1], answer),
+    aten.convolution.default: lambda a, answer: _convolution(a[1], answer),
     aten.convolution_backward.default: _convolution_backward,
 }
 

@@ -35,7 +35,7 @@ def compare(recipe: Recipe, rules: list[str], batch: int) -> str:
         "optimizer in backward); the last total is with every gradient held in .grad for a",
         "torch optimizer. 1 kB = 1000 bytes.",
     ]
-    if any(c.memory[KEPT] for c in in_place):
+    if "pepita" in rules:
         lines += ["PEPITA keeps every layer's activity, as backprop does; MEMPEPITA repeats the first pass."]
     return "\n".join(lines)
 
