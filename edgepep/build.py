@@ -60,7 +60,7 @@ def make_rule(recipe: Recipe, network: Network, rule: str, seed: int) -> Rule:
     known = rule_options(kind)
     for key in options:
         if key not in known:
-            allowed = ", ".join([*sorted(known), "training", "reported"])
+            allowed = ", ".join([*sorted(known), "training", "network", "reported"])
             raise RecipeError(f"{recipe.name}: rules.{rule}.{key}: the rule has no such option. Allowed: {allowed}.")
     if "seed" in known:
         options.setdefault("seed", seed)
@@ -84,8 +84,16 @@ def rule_class(name: str) -> type[Rule]:
 
 
 def rule_options(kind: type[Rule]) -> list[str]:
-    """Names of a rule's keyword options."""
-    return [p.name for p in inspect.signature(kind).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    """Names of a rule's keyword options, those that it hands on to its base among them."""
+    names: list[str] = []
+    for base in kind.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(base).parameters.values()
+        names += [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
+    return names
 
 
 def _layer(recipe: Recipe, i: int, table: LayerTable, classes: int, h: Tensor, seed: int) -> Layer:
@@ -137,12 +145,13 @@ def _synapses(recipe: Recipe, i: int, table: LayerTable, classes: int, pre: Tens
 
 
 def _neurons(recipe: Recipe, i: int, table: LayerTable, last: bool, seed: int) -> nn.Module:
-    if last or table.neurons == "identity":
+    word = table.neurons or recipe.network.neurons
+    if last or word == "identity":
         answer: nn.Module = nn.Identity()
     elif recipe.time:
         answer = Leaky(recipe.time.beta, recipe.time.threshold)
     else:
-        answer = nn.ReLU(inplace=i > 0)
+        answer = nn.ReLU(inplace=i > 0) if word == "relu" else nn.Tanh()
     return nn.Sequential(answer, Dropout(table.dropout, seed)) if table.dropout and not last else answer
 
 

@@ -24,8 +24,13 @@ class Run(NamedTuple):
     recipe: models.Recipe
     rule: str
     seed: int
-    network: Network
+    learner: Rule
     about: dict[str, Any]
+
+    @property
+    def network(self) -> Network:
+        """The trained network."""
+        return self.learner.network
 
 
 def fresh_directory(path: Path | str) -> Path:
@@ -78,7 +83,7 @@ def save_weights(path: Path, rule: Rule) -> None:
 
 
 def read(path: Path | str) -> Run:
-    """Read a run directory back: its recipe, and its network with the weights it learned.
+    """Read a run directory back: its recipe, and its rule and network with what they learned.
 
     Raises:
         RunError: if a file is missing, damaged, or does not fit the recipe.
@@ -96,14 +101,12 @@ def read(path: Path | str) -> Run:
         rule, seed = str(about["rule"]), int(about["seed"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path / ABOUT} is damaged: {error}.") from error
-    network = recipe.build(seed)
+    learner = recipe.make_rule(recipe.under(rule).build(seed), rule, seed)
     try:
-        saved = load_file(path / WEIGHTS)
-        own = {k.removeprefix("network."): v for k, v in saved.items() if k.startswith("network.")}
-        network.load_state_dict(own)
+        learner.load_state_dict(load_file(path / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RunError(f"{path / WEIGHTS} cannot be used: {str(error).splitlines()[0]}") from error
-    return Run(recipe, rule, seed, network.eval(), about)
+    return Run(recipe, rule, seed, learner.eval(), about)
 
 
 def _version(name: str) -> str | None:

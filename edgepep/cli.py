@@ -76,7 +76,7 @@ def evaluate(
     training.check_device(device)
     read = checkpoint.read(run)
     test = datasets.load(read.recipe.dataset, False, data_dir).to(device)
-    accuracy = training.evaluate(read.network.to(device), test)
+    accuracy = training.evaluate(read.learner.to(device), test)
     print(f"{read.recipe.name} · rule {read.rule} · {accuracy:.2f} % of {len(test)} test samples of {test.name}")
 
 

@@ -106,8 +106,125 @@ def linear_part(synapses: nn.Module, x: Tensor) -> Tensor:
     return without
 
 
+@singledispatch
+def input_gradient(synapses: nn.Module, pre: Tensor, delta: Tensor, matrix: Tensor) -> Tensor:
+    """Gradient of sum(delta * synapses(pre)) in pre, had the synapses the weights `matrix`.
+
+    With their own weights it is backpropagation's; with others, of the same shape, a feedback path. Synapses without
+    weights to transport (normalisation, say) pass the error on by their own derivative, whatever the matrix.
+
+    Args:
+        synapses: whose geometry counts: stride, padding, dilation, groups.
+        pre: their input [..., batch, *features]; of a linear map only its shape is read.
+        delta: error at their output.
+        matrix: of the shape of their weight.
+
+    """
+    return pull_back(synapses, pre, delta)
+
+
+@input_gradient.register
+def _(synapses: nn.Identity, pre: Tensor, delta: Tensor, matrix: Tensor) -> Tensor:
+    return delta
+
+
+@input_gradient.register
+def _(synapses: nn.Linear, pre: Tensor, delta: Tensor, matrix: Tensor) -> Tensor:
+    return delta @ matrix
+
+
+@input_gradient.register(nn.Conv1d)
+@input_gradient.register(nn.Conv2d)
+def _(synapses: nn.Conv1d | nn.Conv2d, pre: Tensor, delta: Tensor, matrix: Tensor) -> Tensor:
+    rank = len(synapses.kernel_size) + 2
+    flat, delta = pre.reshape(-1, *pre.shape[1 - rank :]), delta.reshape(-1, *delta.shape[1 - rank :])
+    padded, padding = _padded(synapses, flat)
+    stride, dilation = list(synapses.stride), list(synapses.dilation)
+    groups = pre.shape[1 - rank] // matrix.shape[1]  # its own, unless the matrix joins what the kernels keep apart
+    wanted = [True, False, False]
+    by_input = torch.ops.aten.convolution_backward(
+        delta, padded, matrix, None, stride, padding, dilation, False, [0] * len(padding), groups, wanted
+    )[0]
+    if padded is not flat:
+        by_input = pull_back(lambda x: _padded(synapses, x)[0], flat, by_input)
+    shaped: Tensor = by_input.view(pre.shape)
+    return shaped
+
+
+def transports(synapses: nn.Module) -> bool:
+    """Whether an error goes down through weights of the synapses, in whose place a feedback may stand."""
+    return isinstance(synapses, (nn.Linear, nn.Conv1d, nn.Conv2d))
+
+
+def effective_weight(synapses: nn.Module) -> Tensor | None:
+    """Weights as the synapses use them, quantised if they are; None if they have none to transport."""
+    if not isinstance(synapses, (nn.Linear, nn.Conv1d, nn.Conv2d)):  # `transports`, in mypy's words
+        return None
+    quantised = getattr(synapses, "quant_weight", None)
+    if quantised is None:
+        return synapses.weight.detach()
+    answer = quantised()
+    value: Tensor = getattr(answer, "value", answer)
+    return value.detach()
+
+
+def respond(synapses: nn.Module, pre: Tensor, matrix: Tensor) -> Tensor:
+    """Answer of the synapses without a bias, had they the weights `matrix`.
+
+    Raises:
+        EdgepepError: for synapses that are neither linear nor convolutions.
+
+    """
+    if isinstance(synapses, nn.Linear):
+        return pre @ matrix.t()
+    if isinstance(synapses, nn.Conv1d):
+        by_conv: Tensor = nn.Conv1d._conv_forward(synapses, pre, matrix, None)
+        return by_conv
+    if isinstance(synapses, nn.Conv2d):
+        by_conv = nn.Conv2d._conv_forward(synapses, pre, matrix, None)
+        return by_conv
+    raise EdgepepError(f"{type(synapses).__name__} has no weights to be given others for.")
+
+
+@singledispatch
 def pull_back(f: Callable[[Tensor], Tensor], x: Tensor, delta: Tensor) -> Tensor:
-    """Gradient of sum(delta * f(x)) in x: the share of one function in a backward pass, and no more."""
+    """Gradient of sum(delta * f(x)) in x: the share of one function in a backward pass, and no more.
+
+    Known in closed form for common modules, registered by type; else by autograd over this one function.
+    """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        return torch.autograd.grad(f(x), x, delta)[0]
+        inplace = isinstance(f, nn.Module) and any(getattr(m, "inplace", False) for m in f.modules())
+        return torch.autograd.grad(f(x.clone() if inplace else x), x, delta)[0]
+
+
+@pull_back.register
+def _(f: nn.Identity, x: Tensor, delta: Tensor) -> Tensor:
+    return delta
+
+
+@pull_back.register
+def _(f: nn.ReLU, x: Tensor, delta: Tensor) -> Tensor:
+    gradient: Tensor = torch.ops.aten.threshold_backward(delta, x, 0)  # x may be the answer: the sign is the same
+    return gradient
+
+
+@pull_back.register
+def _(f: nn.Tanh, x: Tensor, delta: Tensor) -> Tensor:
+    gradient: Tensor = torch.ops.aten.tanh_backward(delta, torch.tanh(x))
+    return gradient
+
+
+@pull_back.register
+def _(f: nn.Flatten, x: Tensor, delta: Tensor) -> Tensor:
+    return delta.reshape(x.shape)
+
+
+@pull_back.register
+def _(f: nn.Sequential, x: Tensor, delta: Tensor) -> Tensor:
+    inputs = [x]
+    for module in f[:-1]:
+        inputs.append(module(inputs[-1].clone() if getattr(module, "inplace", False) else inputs[-1]))
+    for module, given in zip(reversed(f), reversed(inputs), strict=True):
+        delta = pull_back(module, given, delta)
+    return delta

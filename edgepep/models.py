@@ -71,6 +71,11 @@ class Recipe(Table):
 
         return make_rule(self, network, rule or self.rule, seed)
 
+    def under(self, rule: str) -> Recipe:
+        """Return the recipe with what the rule's own table changes in the network: the neurons it was published with."""
+        own = self.rules.get(rule, {}).get("network")
+        return self if own is None else self.model_copy(update={"network": self.but(network=own).network})
+
     def settings(self, rule: str) -> TrainingTable:
         """Training settings of a rule: the recipe's, with what the rule's own table changes."""
         own = self.rules.get(rule, {}).get("training", {})
@@ -78,7 +83,7 @@ class Recipe(Table):
 
     def options(self, rule: str) -> dict[str, Any]:
         """Keyword arguments of a rule, from the recipe's table for it."""
-        return {k: v for k, v in self.rules.get(rule, {}).items() if k not in ("training", "reported")}
+        return {k: v for k, v in self.rules.get(rule, {}).items() if k not in ("training", "network", "reported")}
 
     def reported(self, rule: str) -> Reported | None:
         """Published figure for a rule, if the recipe has one."""
@@ -156,6 +161,9 @@ def from_table(table: dict[str, Any], file: str) -> Recipe:
         for key, model in (("training", TrainingTable), ("reported", Reported)):
             if key in options:
                 _validate_part(model, options[key], ("rules", rule, key), file)
+        if "network" in options:
+            merged = _merged(recipe.network.model_dump(), options["network"])
+            _validate_part(NetworkTable, merged, ("rules", rule, "network"), file)
     return recipe
 
 

@@ -66,6 +66,10 @@ class Layer(nn.Module):
         """Return what a rule reads from an activity of this layer: x itself, or over time what decode makes of it."""
         return through(self.decode, x)
 
+    def read_input(self, pre: Tensor) -> Tensor:
+        """Return what the synapses are given, [batch, ...]: over time, its mean."""
+        return (pre[0] if pre.stride(0) == 0 else pre.mean(0)) if self.over_time else pre
+
     def learn(self, pre: Tensor, delta: Tensor, scale: float = 1.0) -> None:
         """Change the weights by the gradient of scale * sum(delta * synapses(pre)): the only place where they change.
 
@@ -99,9 +103,9 @@ class Layer(nn.Module):
                 return True
         return False
 
-    def answer_to(self, feedback: Tensor, batch: int) -> Tensor | None:
+    def answer_to(self, feedback: Tensor, batch: int, fixed: bool) -> Tensor | None:
         """What the synapses add to their current for each row of the feedback, or None where that costs too much."""
-        if self.updater is not None and type(self.synapses) is nn.Linear and feedback.dim() == 2:
+        if fixed and self.updater is not None and type(self.synapses) is nn.Linear and feedback.dim() == 2:
             return self.updater.response(self.synapses.weight, feedback)  # type: ignore[arg-type]
         return linear_part(self.synapses, feedback) if len(feedback) < batch else None
 
@@ -164,7 +168,16 @@ class Network(nn.Module):
         for i in range(len(self.chain)):
             yield self._run(i, x, posts, name)
 
-    def modulated(self, start: Activity, feedback: Tensor, error: Tensor, name: str = SECOND) -> Iterator[Activity]:
+    def modulated(
+        self,
+        start: Activity,
+        feedback: Tensor,
+        error: Tensor,
+        *,
+        fixed: bool = True,
+        shift: Tensor | None = None,
+        changed: bool = False,
+    ) -> Iterator[Activity]:
         """Run again on the first layer's input minus error @ feedback.
 
         The first synapses are linear, W (x - F e) = W x - (W F) e, so their answer to the modulated input follows from
@@ -174,21 +187,23 @@ class Network(nn.Module):
 
         Args:
             start: the first layer's activity in the pass on x.
-            feedback: [classes, *shape of one pre]; fixed.
+            feedback: [classes, *shape of one pre].
             error: [batch, classes].
-            name: the name of this pass among the phases of a step.
+            fixed: the feedback is the same tensor at every step, so the answer to it may be followed through updates.
+            shift: subtracted from the first layer's input too; of its shape.
+            changed: the first layer's weights are not those of `start` any more.
 
         """
         posts: dict[int, Tensor] = {}
-        pre, current = self._modulate(start, feedback, error, name)
-        del start
-        with phase(name):
+        pre, current = self._modulate(start, feedback, error, fixed, shift, changed)
+        del start, shift
+        with phase(SECOND):
             posts[0] = through(self.chain[0].neurons, current)
         first = [Activity(pre, current, posts[0])]
         del pre, current
         yield first.pop()  # a name in this frame would keep the activity alive until the pass ends
         for i in range(1, len(self.chain)):
-            yield self._run(i, error, posts, name)
+            yield self._run(i, error, posts, SECOND)
 
     def renew_noise(self) -> None:
         """Go on to the next step's noise; passes until the next call repeat the same one."""
@@ -202,22 +217,37 @@ class Network(nn.Module):
         posts[i] = activity.post
         return activity
 
-    def _modulate(self, start: Activity, feedback: Tensor, error: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    def _modulate(
+        self, start: Activity, feedback: Tensor, error: Tensor, fixed: bool, shift: Tensor | None, changed: bool
+    ) -> tuple[Tensor, Tensor]:
         """Input and current of the first layer's synapses, modulated."""
         layer = self.chain[0]
         with phase(PROJECTION):
             pre = shifted(start.pre, error, feedback)
-        with phase(name):
-            answer = layer.answer_to(feedback, len(error))
-            if answer is not None:
-                return pre, shifted(start.current, error, answer)
+            if shift is not None:
+                pre = pre - shift
+        with phase(SECOND):
+            if shift is None and not changed:
+                answer = layer.answer_to(feedback, len(error), fixed)
+                if answer is not None:
+                    return pre, shifted(start.current, error, answer)
             return pre, each_step(layer.synapses, pre) if layer.over_time else layer.synapses(pre)
 
     def _gather(self, posts: dict[int, Tensor], i: int) -> Tensor:
         """Sum of the posts that layer i reads; those that no later layer reads are let go."""
         sources = self.sources[i]
-        read = [posts.pop(s) if self._last_use[s] == i else posts[s] for s in sources]
-        return read[0] if len(read) == 1 else torch.stack(read).sum(0)
+        return _sum([posts.pop(s) if self._last_use[s] == i else posts[s] for s in sources])
+
+    def gathered(self, posts: Sequence[Tensor], i: int) -> Tensor:
+        """What layer i > 0 reads, given the posts of all layers before it."""
+        return _sum([posts[s] for s in self.sources[i]])
+
+
+def _sum(read: list[Tensor]) -> Tensor:
+    total = read[0]
+    for post in read[1:]:
+        total = total + post
+    return total
 
 
 def _checked(sources: Sequence[Sequence[int] | None], n: int) -> list[tuple[int, ...]]:

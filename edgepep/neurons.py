@@ -1,10 +1,13 @@
 """Neurons beyond torch.nn: spiking populations over time, the codes that go with them, and repeatable dropout."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from edgepep import noise
 from edgepep.errors import EdgepepError
+from edgepep.local import pull_back
 
 
 class Leaky(nn.Module):
@@ -79,6 +82,22 @@ class Leaky(nn.Module):
         return spikes
 
 
+@pull_back.register
+def _(f: Leaky, x: Tensor, delta: Tensor) -> Tensor:
+    """Backpropagation through time within one population, with snnTorch's surrogate and detached reset; no graph."""
+    spikes, potentials, potential = f(x), torch.empty_like(x), torch.zeros_like(x[0])
+    for t in range(len(x)):
+        potential.mul_(f.beta).add_(x[t])
+        if t:
+            potential.sub_(spikes[t - 1], alpha=f.threshold)
+        potentials[t] = potential
+    slope = potentials.sub_(f.threshold).mul_(math.pi).square_().add_(1).reciprocal_()
+    gradient = delta * slope
+    for t in range(len(x) - 2, -1, -1):
+        gradient[t].add_(gradient[t + 1], alpha=f.beta)
+    return gradient
+
+
 class Repeat(nn.Module):
     """Direct encoding: the data as a current that is the same at every step, expanded and not copied.
 
@@ -107,6 +126,50 @@ class Rate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """From [time, batch, ...] to [batch, ...]."""
         return x[0] if x.stride(0) == 0 else x.mean(0)
+
+
+@pull_back.register
+def _(f: Rate, x: Tensor, delta: Tensor) -> Tensor:
+    return (delta / len(x)).expand(x.shape)
+
+
+class Normalise(nn.Module):
+    """Division of each sample by the root mean square ("rms") or the length ("l2") of its values.
+
+    Each sample by itself, so that an answer does not depend on what else is in the batch.
+
+    Args:
+        kind: "rms" or "l2".
+
+    Raises:
+        EdgepepError: if kind is neither.
+
+    """
+
+    def __init__(self, kind: str = "rms") -> None:
+        super().__init__()
+        if kind not in ("rms", "l2"):
+            raise EdgepepError(f"kind of normalisation is {kind!r}; it must be 'rms' or 'l2'.")
+        self.kind = kind
+
+    def extra_repr(self) -> str:
+        """Show the parameters when printed."""
+        return repr(self.kind)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From and to [batch, ...]; zeros stay zeros."""
+        axes = tuple(range(1, x.dim()))
+        power = x.square().mean(axes, keepdim=True) if self.kind == "rms" else x.square().sum(axes, keepdim=True)
+        return x * (power + 1e-8).rsqrt()
+
+
+def normalised(prepare: nn.Module) -> nn.Module:
+    """Return a layer's preparation with a normalisation of what it reads; as it is, if it has one."""
+    if any(isinstance(module, Normalise) for module in prepare.modules()):
+        return prepare
+    modules = [m for m in (prepare if isinstance(prepare, nn.Sequential) else [prepare]) if type(m) is not nn.Identity]
+    at = 1 if modules and isinstance(modules[0], Rate) else 0  # a readout of spikes normalises their rate
+    return nn.Sequential(*modules[:at], Normalise(), *modules[at:])
 
 
 class Dropout(nn.Module):
@@ -146,3 +209,9 @@ class Dropout(nn.Module):
             return x
         key = noise.key(self.seed, self.place, self.step, device=x.device)
         return x.masked_fill(noise.bernoulli(x.shape, self.p, key), 0.0).mul_(1 / (1 - self.p))
+
+
+@pull_back.register
+def _(f: Dropout, x: Tensor, delta: Tensor) -> Tensor:
+    dropped: Tensor = f(delta)  # linear, with the mask of this step
+    return dropped

@@ -6,6 +6,7 @@ AGAIN = "repeated first pass"
 PROJECTION = "projection"
 BACKWARD = "backward"
 UPDATE = "update"
+ALIGN = "feedback update"
 
 _current = [""]
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from edgepep import noise
 from edgepep.errors import EdgepepError
 from edgepep.network import Network
 
@@ -23,8 +22,23 @@ class Outcome(NamedTuple):
         return cross_entropy(self.logits, self.target)
 
 
+class Traits(NamedTuple):
+    """What a rule asks of the machine or the brain that runs it; the table of rules is made of these."""
+
+    passes: str = "not stated"
+    """Passes over the network in one step."""
+    backward: bool | None = None
+    """Whether an error is carried backwards through the layers, one after the other."""
+    transport: str = "not stated"
+    """What of the forward weights the credit needs to know."""
+    non_local: str = "not stated"
+    """What a layer's update uses that is not at hand in the layer."""
+    stores: str = "not stated"
+    """What is kept beyond the weights; A: all activities, A2: the largest two neighbours', P: one value a weight."""
+
+
 class Rule(nn.Module):
-    """A learning rule for one network; its buffers are the rule's fixed feedback.
+    """A learning rule for one network; its buffers are the rule's feedback.
 
     Calling it on a batch runs one training step up to the update: it fills in `.grad`, or, where the network's layers
     have an in-place updater, changes the weights.
@@ -37,19 +51,46 @@ class Rule(nn.Module):
 
     source: ClassVar[str] = ""
     """Where the rule was published."""
+    traits: ClassVar[Traits] = Traits()
 
     def __init__(self, network: Network, example: Tensor) -> None:
         super().__init__()
         self.network = network
+        self.samples: Tensor | None = None
 
-    def forward(self, x: Tensor, target: Tensor) -> Outcome:
-        """Learn from inputs [batch, ...] and class indices [batch]."""
+    def forward(self, x: Tensor, target: Tensor, samples: Tensor | None = None) -> Outcome:
+        """Learn from inputs [batch, ...] and class indices [batch].
+
+        Args:
+            x: inputs.
+            target: class indices.
+            samples: which samples of the training set these are, [batch]; only rules that remember samples need it.
+
+        Raises:
+            EdgepepError: if the targets are not class indices, one a sample.
+
+        """
+        if target.dim() != 1 or target.is_floating_point() or len(target) != len(x):
+            raise EdgepepError(
+                f"targets are {target.dtype} of shape {list(target.shape)}; {type(self).__name__} learns from class "
+                f"indices of shape [{len(x)}], one a sample."
+            )
         self.network.renew_noise()
+        self.samples = samples
         return self.learn(x, target)
 
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Do one step; each rule writes this."""
         raise EdgepepError(f"the rule {type(self).__name__} defines no step: write its `learn`.")
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Scores [batch, classes] of inputs, the highest for the class that the trained network takes them for."""
+        scores: Tensor = self.network(x)
+        return scores
+
+    def feedback_matrices(self) -> dict[int, Tensor]:
+        """Return the matrix through which each layer's error goes down, by the layer's index, if there is any."""
+        return {}
 
 
 @torch.no_grad()
@@ -72,7 +113,18 @@ def output_error(logits: Tensor, target: Tensor) -> Tensor:
     return logits.softmax(1).scatter_add_(1, target.unsqueeze(1), minus_one)
 
 
-def random_projection(rows: int, shape: torch.Size, bound: float, seed: int, example: Tensor) -> Tensor:
-    """Fixed feedback [rows, *shape], uniform on [-bound, bound); the same for a seed on every device."""
-    key = noise.key(seed, 0xF, device=example.device)
-    return noise.uniform((rows, *shape), bound, key).to(example.dtype)
+def classes_of(target: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    """One-hot rows [batch, classes] of class indices."""
+    return torch.zeros(len(target), classes, dtype=dtype, device=target.device).scatter_(1, target.unsqueeze(1), 1.0)
+
+
+def one_of(name: str, value: object, *allowed: object) -> None:
+    """Raise EdgepepError unless an option has one of its values."""
+    if value not in allowed:
+        raise EdgepepError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}.")
+
+
+def within(name: str, value: float, low: float, high: float) -> None:
+    """Raise EdgepepError unless low <= an option <= high."""
+    if not low <= value <= high:
+        raise EdgepepError(f"{name} is {value}; it must be from {low:g} to {high:g}.")

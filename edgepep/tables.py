@@ -28,7 +28,7 @@ class LayerTable(Table):
     padding: Annotated[int, Field(ge=0)] = 0
     dilation: Positive = 1
     groups: Positive = 1
-    neurons: Literal["relu", "identity"] = "relu"
+    neurons: Literal["relu", "tanh", "identity"] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     prepare: list[str] = []
 
@@ -43,9 +43,10 @@ class LayerTable(Table):
 
 
 class NetworkTable(Table):
-    """The layers in order; the last is the output."""
+    """The layers in order; the last is the output. `neurons` are those of every hidden layer that names none."""
 
     layers: Annotated[list[LayerTable], Field(min_length=1)]
+    neurons: Literal["relu", "tanh", "identity"] = "relu"
     bias: bool = False
     initialisation: Literal["he_uniform", "default"] = "he_uniform"
 

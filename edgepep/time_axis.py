@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from edgepep.local import pull_back
+
 
 def through(module: nn.Module, x: Tensor) -> Tensor:
     """Return module(x), without the cost of a call where the module does nothing."""
@@ -36,3 +38,14 @@ def shifted(x: Tensor, error: Tensor, rows: Tensor) -> Tensor:
         return x - (error @ rows.flatten(1)).view(len(error), *rows.shape[1:])
     y = torch.addmm(base.flatten(1), error, rows.flatten(1), alpha=-1).view(base.shape)
     return y.expand(x.shape) if over_time else y
+
+
+def pull_back_through(module: nn.Module, x: Tensor, delta: Tensor, over_time: bool = False) -> Tensor:
+    """Pull an error back through a module, at each time step of [time, batch, ...] if it was applied so."""
+    if type(module) is nn.Identity:
+        return delta
+    if not over_time:
+        return pull_back(module, x, delta)
+    flat = pull_back(module, x.flatten(0, 1), delta.flatten(0, 1))
+    over_steps: Tensor = flat.unflatten(0, x.shape[:2])
+    return over_steps

@@ -79,7 +79,7 @@ def fit(
         seconds = time.perf_counter() - started
         if scheduler is not None:
             scheduler.step()
-        yield Epoch(epoch, loss, accuracy, evaluate(rule.network, test) if test else math.nan, seconds)
+        yield Epoch(epoch, loss, accuracy, evaluate(rule, test) if test else math.nan, seconds)
 
 
 def _one_epoch(
@@ -96,9 +96,9 @@ def _one_epoch(
     steps = math.ceil(len(data) / batch_size)
     total = torch.zeros(2, device=data.labels.device)
     seen = 0
-    for step, (x, target) in enumerate(data.shuffled(batch_size, seed, epoch), 1):
+    for step, (x, target, samples) in enumerate(data.shuffled(batch_size, seed, epoch), 1):
         optimizer.zero_grad()
-        outcome = rule(x, target)
+        outcome = rule(x, target, samples)
         optimizer.step()
         seen += len(target)
         right = (outcome.logits.argmax(1) == target).sum()
@@ -116,23 +116,31 @@ def _one_epoch(
 
 
 @torch.no_grad()
-def evaluate(network: Network, data: Data, batch_size: int = 1000) -> float:
-    """Accuracy in percent on a data set, in evaluation mode; the network's mode is put back."""
-    was_training = network.training
-    network.eval()
+def evaluate(trained: Rule | Network, data: Data, batch_size: int = 1000) -> float:
+    """Accuracy in percent on a data set, in evaluation mode; the mode is put back.
+
+    Args:
+        trained: a rule, which knows how its network is to be asked, or a network, of which the largest logit counts.
+        data: on the same device.
+        batch_size: samples at a time.
+
+    """
+    was_training = trained.training
+    trained.eval()
+    scores = trained.predict if isinstance(trained, Rule) else trained
     right = torch.zeros((), dtype=torch.int64, device=data.labels.device)
     for x, target in data.in_order(batch_size):
-        right += (network(x).argmax(1) == target).sum()
-    network.train(was_training)
+        right += (scores(x).argmax(1) == target).sum()
+    trained.train(was_training)
     return 100 * int(right) / len(data)
 
 
 def prepare(recipe: Recipe, rule: str, seed: int, data: Data, device: str) -> tuple[Rule, InPlaceSGD, LRScheduler]:
     """Network, rule and optimizer of a recipe, ready to fit; activation quantisers are calibrated on a few batches."""
-    network = recipe.build(seed, device)
+    network = recipe.under(rule).build(seed, device)
     settings = recipe.settings(rule)
-    calibrate(network, (x for x, _ in islice(data.shuffled(settings.batch_size, seed, 0), 20)))
     made = recipe.make_rule(network, rule, seed)
+    calibrate(network, (x for x, *_ in islice(data.shuffled(settings.batch_size, seed, 0), 20)))
     optimizer = InPlaceSGD(network, settings.learning_rate, settings.momentum, settings.weight_decay)
     return made, optimizer, MultiStepLR(optimizer, list(settings.decay_epochs), settings.decay_factor)
 

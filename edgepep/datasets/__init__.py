@@ -35,11 +35,14 @@ class Data:
         x = self.inputs[index]
         return (x.float().div_(255) if x.dtype == torch.uint8 else x), self.labels[index]
 
-    def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches in an order that (seed, epoch) determines on every device; the last one may be short."""
+    def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Batches, and which samples are in them, in an order that (seed, epoch) determines on every device.
+
+        The last batch may be short.
+        """
         order = noise.bits((len(self),), noise.key(seed, epoch, device=self.labels.device)).argsort(stable=True)
         for index in order.split(batch_size):
-            yield self.take(index)
+            yield (*self.take(index), index)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches in the stored order."""

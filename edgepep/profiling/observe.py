@@ -143,7 +143,7 @@ def profile(recipe: Recipe, rule: str, *, batch: int = 64, in_place: bool = True
         in_place: apply each layer's update at once, holding no gradient; else torch.optim.SGD on `.grad`.
 
     """
-    network = recipe.build()
+    network = recipe.under(rule).build()
     settings = recipe.settings(rule)
     info = datasets.info(recipe.dataset)
     x, target = torch.rand(batch, *info.shape), torch.randint(info.classes, (batch,))

@@ -1,10 +1,10 @@
 """The profile as a page of text: rules side by side, backprop first."""
 
 from edgepep.models import Recipe
-from edgepep.phases import AGAIN, BACKWARD, FORWARD, PROJECTION, SECOND, UPDATE
+from edgepep.phases import AGAIN, ALIGN, BACKWARD, FORWARD, PROJECTION, SECOND, UPDATE
 from edgepep.profiling.observe import FEEDBACK, GRADIENTS, KEPT, OPTIMIZER, PARAMETERS, ROLLING, profile
 
-PHASES = [FORWARD, SECOND, AGAIN, PROJECTION, BACKWARD, UPDATE]
+PHASES = [FORWARD, SECOND, AGAIN, PROJECTION, BACKWARD, UPDATE, ALIGN]
 MEMORY = [PARAMETERS, KEPT, ROLLING, FEEDBACK, GRADIENTS, OPTIMIZER]
 _LABEL, _COLUMN = 32, 15
 

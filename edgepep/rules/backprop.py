@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from edgepep.network import Layer, Network
 from edgepep.phases import BACKWARD, FORWARD, phase
-from edgepep.rule import Outcome, Rule
+from edgepep.rule import Outcome, Rule, Traits
 
 
 class Backprop(Rule):
@@ -15,6 +15,7 @@ class Backprop(Rule):
     """
 
     source = "Rumelhart, Hinton & Williams 1986"
+    traits = Traits("1 forward, 1 backward", True, "all weights", "error chain, f', W", "A")
 
     def __init__(self, network: Network, example: Tensor) -> None:
         super().__init__(network, example)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from edgepep.rule import Outcome, Rule, output_error
+from edgepep.rule import Outcome, Rule, Traits, output_error
 
 
 class FrozenHidden(Rule):
@@ -14,6 +14,7 @@ class FrozenHidden(Rule):
     """
 
     source = "control"
+    traits = Traits("1 forward", False, "nothing", "nothing", "A2")
 
     @torch.no_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from edgepep.network import Activity
 from edgepep.phases import AGAIN
+from edgepep.rule import Traits
 from edgepep.rules.pepita import Kept, drain
 from edgepep.rules.pepita import Pepita as _Pepita
 
@@ -25,6 +26,9 @@ class Mempepita(_Pepita):
 
     """
 
+    traits = Traits(
+        "3 forward", False, "nothing", "output error, in the input", "A2 + inputs * classes (none from a seed)"
+    )
     source = "Pau & Aymone 2023 (COINS, doi 10.1109/COINS57856.2023.10189239)"
 
     def first_pass(self, x: Tensor) -> tuple[Activity, Iterator[Kept], Tensor]:

@@ -1,16 +1,17 @@
 """PEPITA: present the error to perturb the input to modulate activity."""
 
-import math
 from collections import deque
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from edgepep.credit import remember, walk_back, weights_of
 from edgepep.errors import EdgepepError
+from edgepep.feedback import Storage
 from edgepep.network import Activity, Layer, Network
-from edgepep.rule import Outcome, Rule, output_error, random_projection, survey
+from edgepep.rule import Outcome, Rule, Traits, classes_of, one_of, output_error, survey, within
+from edgepep.rules._modulation import LayeredFeedback, RandomFeedback
 
 Kept = tuple[Tensor | None, Tensor]
 """A layer's presynaptic factor, if it is to be the first pass's, and its answer."""
@@ -27,10 +28,22 @@ class Pepita(Rule):
     of Srinivasan et al. 2023, used here, F becomes aligned with the product of the forward weights; the x + F e of
     Dellaferrera & Kreiman 2022 is the same algorithm with F mirrored (`sign=1`).
 
+    Variants (Srinivasan et al. 2023): "hebbian" replaces the difference by two Hebbian products of opposite sign,
+
+        dW_l = h_l h_(l-1)^T - g_l g_(l-1)^T;    dW_L = y h_(L-1)^T - t g_(L-1)^T
+
+    and "time_local" applies each product right after its own pass, the second pass running on the weights that the
+    first has changed, so that no activity is kept between the passes.
+
     Args:
         network: what learns.
         example: one batch of inputs [batch, ...].
-        feedback_scale: F is uniform on +-feedback_scale * sqrt(6 / inputs), the authors' 0.05 of He's bound.
+        variant: "standard", "hebbian" or "time_local"; the last needs an in-place updater.
+        feedback: "random": F fixed; "mirrored": a product of one matrix a layer, which learns from noise to mirror the
+            weights; "product": the product of the weights themselves (weight transport).
+        feedback_scale: F is uniform on +-feedback_scale * sqrt(6 / inputs), the authors' 0.05 of He's bound; the
+            others are kept at the same standard deviation.
+        storage: how random F is kept: "float", "int8", "sign", or not at all: "seed".
         sign: -1 modulates to x - F e, +1 to x + F e.
         output_error: the pass whose error the last layer learns from. The paper's is "first"; the authors' fully
             connected code uses "second".
@@ -38,63 +51,123 @@ class Pepita(Rule):
         conv_reduction: a convolution's update is summed over positions, or divided by their number ("mean") or its
             square root ("sqrt"). "sum" is the gradient's scale; the authors' code takes the mean.
         extra_batch_division: divide a convolution's update by the batch size once more, as the authors' code does.
+        adversarial: also move the input by this much against the sign of the loss's gradient in it (Lee, Yang & Park
+            2024, ICAIIC, who combine an adversarial perturbation with PEPITA's). That gradient takes a backward pass
+            through the weights. The side is the one on which h - g keeps its meaning, downhill.
+        mirror_rate: share of the new in a mirroring matrix at each of its steps.
+        mirror_every: steps of training between two of mirroring.
         seed: of F.
 
     Raises:
-        EdgepepError: if an option is none of its values.
+        EdgepepError: if an option is none of its values, or options exclude each other.
 
     """
 
     source = "Dellaferrera & Kreiman 2022, Algorithm 1 (arXiv 2201.11665)"
-    feedback: Tensor
+    traits = Traits(
+        "2 forward", False, "nothing", "output error, in the input", "A + inputs * classes (none from a seed)"
+    )
 
     def __init__(
         self,
         network: Network,
         example: Tensor,
         *,
+        variant: str = "standard",
+        feedback: str = "random",
         feedback_scale: float = 0.05,
-        sign: Literal[-1, 1] = -1,
-        output_error: Literal["first", "second"] = "first",
-        presynaptic: Literal["first", "second"] = "second",
-        conv_reduction: Literal["sum", "mean", "sqrt"] = "sum",
+        storage: Storage = "float",
+        sign: int = -1,
+        output_error: str = "first",
+        presynaptic: str = "second",
+        conv_reduction: str = "sum",
         extra_batch_division: bool = False,
+        adversarial: float = 0.0,
+        mirror_rate: float = 0.01,
+        mirror_every: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__(network, example)
-        _check("sign", sign, (-1, 1))
-        _check("output_error", output_error, ("first", "second"))
-        _check("presynaptic", presynaptic, ("first", "second"))
-        _check("conv_reduction", conv_reduction, ("sum", "mean", "sqrt"))
-        self.output_error, self.presynaptic = output_error, presynaptic
-        self.extra_batch_division = extra_batch_division
+        one_of("variant", variant, "standard", "hebbian", "time_local")
+        one_of("feedback", feedback, "random", "mirrored", "product")
+        one_of("sign", sign, -1, 1)
+        one_of("output_error", output_error, "first", "second")
+        one_of("presynaptic", presynaptic, "first", "second")
+        one_of("conv_reduction", conv_reduction, "sum", "mean", "sqrt")
+        within("adversarial", adversarial, 0.0, float("inf"))
+        within("mirror_rate", mirror_rate, 0.0, 1.0)
+        if mirror_every < 1:
+            raise EdgepepError(f"mirror_every is {mirror_every}; it must be at least 1.")
+        if variant != "standard" and (output_error, presynaptic) != ("first", "second"):
+            raise EdgepepError(f"variant {variant!r} has its own factors; leave output_error and presynaptic alone.")
+        if feedback != "random" and storage != "float":
+            raise EdgepepError(f"storage is {storage!r}, but feedback {feedback!r} changes, and is kept in floats.")
+        self.variant, self.output_error, self.presynaptic = variant, output_error, presynaptic
+        self.extra_batch_division, self.adversarial = extra_batch_division, adversarial
         self.position_power = {"sum": 0.0, "sqrt": 0.5, "mean": 1.0}[conv_reduction]
         inputs, *_, classes = survey(network, example)
-        bound = feedback_scale * math.sqrt(6 / inputs.numel()) * -sign
-        self.register_buffer("feedback", random_projection(classes[0], inputs, bound, seed, example))
+        self.projection: RandomFeedback | LayeredFeedback
+        if feedback == "random":
+            self.projection = RandomFeedback(inputs, classes[0], feedback_scale, sign, seed, example, storage)
+        else:
+            self.projection = LayeredFeedback(
+                network, feedback_scale, sign, seed, feedback == "mirrored", mirror_rate, mirror_every
+            )
+
+    @property
+    def feedback(self) -> Tensor:
+        """F [classes, *input], as x - F e takes it."""
+        values: Tensor = self.projection()
+        return values
 
     @torch.no_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Run both passes; every layer learns as the second one goes by."""
+        self.projection.learn()
+        if self.variant == "time_local":
+            return self._time_local(x, target)
         start, first, logits = self.first_pass(x)
         error = output_error(logits, target)
-        second = self.network.modulated(start, self.feedback, error)
+        second = self.second_pass(x, target, start, error)
         del start
         *hidden, output = self.network.chain
         for layer in hidden:
             before, answer = next(first)
             pre, _, post = next(second)
-            pre = layer.read(pre) if before is None else before
-            delta, scale = answer - layer.read(post), self.scale(layer, answer)
-            del before, answer, post, _  # what is held while the layer learns is memory
+            del _
+            pre, delta = self.factors(layer, before, answer, layer.read(pre), layer.read(post))
+            del before, post  # what is held while the layer learns is memory
+            scale = self.scale(layer, answer)
+            del answer
             layer.learn(pre, delta, scale)
             del pre, delta
         g = next(second)
+        pre = output.read(g.pre)
         if self.output_error == "second":
             error = output_error(self.network.readout(g.post), target)
-        before, _ = next(first, (None, None)) if self.presynaptic == "first" else (None, None)
-        output.learn(output.read(g.pre) if before is None else before, error, 1 / len(error))
+        before, _ = (
+            next(first, (None, None)) if self.presynaptic == "first" or self.variant == "hebbian" else (None, None)
+        )
+        if before is not None:
+            label = classes_of(target, logits.shape[1], logits.dtype)
+            hebbian = torch.cat([before, pre]), torch.cat([logits.softmax(1), -label])
+            pre, error = hebbian if self.variant == "hebbian" else (before, error)
+        output.learn(pre, error, 1 / len(target))
         return Outcome(logits, target)
+
+    def factors(self, layer: Layer, before: Tensor | None, h: Tensor, pre: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """Presynaptic and postsynaptic factors of a hidden layer's update."""
+        if before is None:
+            return pre, h - g
+        if self.variant == "hebbian":
+            return torch.cat([before, pre]), torch.cat([h, -g])
+        return before, h - g
+
+    def second_pass(self, x: Tensor, target: Tensor, start: Activity, error: Tensor) -> Iterator[Activity]:
+        """The modulated pass, layer by layer."""
+        feedback = self.feedback
+        shift = self.adversarial * self._uphill(x, target).sign_() if self.adversarial else None
+        return self.network.modulated(start, feedback, error, fixed=self.projection.fixed, shift=shift)
 
     def first_pass(self, x: Tensor) -> tuple[Activity, Iterator[Kept], Tensor]:
         """The first layer's activity, then what each layer's update needs of this pass, and the logits."""
@@ -110,8 +183,8 @@ class Pepita(Rule):
 
     def keep(self, layer: Layer, activity: Activity) -> Kept:
         """What a layer's update needs of its activity in the first pass: presynaptic factor, if from it, and answer."""
-        pre = layer.read(activity.pre) if self.presynaptic == "first" else None
-        return pre, layer.read(activity.post)
+        first = self.presynaptic == "first" or self.variant == "hebbian"
+        return layer.read(activity.pre) if first else None, layer.read(activity.post)
 
     def scale(self, layer: Layer, answer: Tensor) -> float:
         """Factor of a hidden layer's update, given its answer [batch, channels, *positions]."""
@@ -119,13 +192,40 @@ class Pepita(Rule):
         extra = batch if self.extra_batch_division and answer.dim() > 2 else 1
         return 1.0 / float(batch * extra * positions**self.position_power)
 
+    def _time_local(self, x: Tensor, target: Tensor) -> Outcome:
+        """Hebbian after the first pass, anti-Hebbian after the second, which runs on the changed weights."""
+        *hidden, output = self.network.chain
+        if any(layer.learns and layer.updater is None for layer in self.network.chain):
+            raise EdgepepError("variant 'time_local' changes weights between the passes: it needs InPlaceSGD.")
+        start: Activity | None = None
+        for layer, activity in zip(self.network.chain, self.network.stream(x), strict=True):
+            start = start or activity
+            if layer is not output:
+                answer = layer.read(activity.post)
+                layer.learn(layer.read(activity.pre), answer, self.scale(layer, answer))
+        logits = self.network.readout(activity.post)
+        output.learn(output.read(activity.pre), logits.softmax(1), 1 / len(target))
+        error = output_error(logits, target)
+        second = self.network.modulated(start or activity, self.feedback, error, fixed=False, changed=True)
+        del start, activity
+        for layer in hidden:
+            pre, _, post = next(second)
+            answer = layer.read(post)
+            layer.learn(layer.read(pre), answer, -self.scale(layer, answer))
+        label = classes_of(target, logits.shape[1], logits.dtype)
+        output.learn(output.read(next(second).pre), label, -1 / len(target))
+        return Outcome(logits, target)
+
+    def _uphill(self, x: Tensor, target: Tensor) -> Tensor:
+        """Gradient of the loss in the first layer's input; an exact backward pass."""
+        memories, logits = remember(self.network, x)
+        *_, (_, _, gradient) = walk_back(
+            self.network, memories, output_error(logits, target), lambda i: weights_of(self.network.chain[i]), -1
+        )
+        return gradient
+
 
 def drain(kept: deque[Kept]) -> Iterator[Kept]:
     """Hand out in order, holding on to nothing handed out."""
     while kept:
         yield kept.popleft()
-
-
-def _check(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        raise EdgepepError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}.")

@@ -1,0 +1,159 @@
+"""The error's way back: what a layer must remember of the forward pass, and the walk from the output to the input."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from edgepep.errors import EdgepepError
+from edgepep.local import effective_weight, input_gradient, transports
+from edgepep.network import Layer, Network
+from edgepep.phases import ALIGN, BACKWARD, phase
+from edgepep.rule import Outcome, Rule, output_error
+from edgepep.time_axis import pull_back_through
+
+Matrix = Callable[[int], Tensor]
+"""From a layer's index to the matrix through which its error goes down to the layers that it reads."""
+
+
+class Memory(NamedTuple):
+    """What the walk back needs of one layer."""
+
+    source: Tensor | None
+    """What the layer read, where its preparation has a derivative that depends on it."""
+    pre: Tensor
+    answered: Tensor
+    """What the neurons answered to; for neurons that only cut off or pass on, their answer, which says the same."""
+
+
+def remember(network: Network, x: Tensor) -> tuple[list[Memory], Tensor]:
+    """Run forward, and keep what the walk back needs; also the logits."""
+    memories: list[Memory] = []
+    posts: list[Tensor] = []
+    for i, activity in enumerate(network.stream(x)):
+        layer = network.chain[i]
+        prepared = i > 0 and type(layer.prepare) is not nn.Identity
+        source = network.gathered(posts, i) if prepared else None
+        posts.append(activity.post)
+        memories.append(Memory(source, activity.pre, _answered(layer, activity.current, activity.post)))
+        post = activity.post
+        del activity
+    return memories, network.readout(post)
+
+
+def walk_back(
+    network: Network, memories: list[Memory], error: Tensor, matrix: Matrix, lowest: int | None = None
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield (layer index, pre, delta) from the last layer to the first, delta being the error at the synapses' output.
+
+    A layer's error has gone on to the layers below before it is yielded, so its weights may be changed then. Memories
+    are let go of as they are used.
+
+    Args:
+        network: that was run.
+        memories: from `remember`; emptied.
+        error: at the logits, [batch, classes].
+        matrix: feedback of each layer but the first.
+        lowest: layer at which to stop; else the lowest that learns. -1 goes on to the data, and at the end yields
+            (-1, first layer's input, error there).
+
+    """
+    with phase(BACKWARD):
+        top = network.chain[-1]
+        credit: dict[int, Tensor] = {len(memories) - 1: pull_back_through(top.decode, memories[-1].answered, error)}
+        lowest = first_learner(network) if lowest is None else lowest
+        for i in range(len(memories) - 1, max(lowest, 0) - 1, -1):
+            layer, (source, pre, answered) = network.chain[i], memories.pop()
+            if i not in credit:  # nothing above reads this layer, or wants to know
+                continue
+            delta = pull_back_through(layer.neurons, answered, credit.pop(i))
+            if i > max(lowest, 0):
+                below = input_gradient(layer.synapses, pre, delta, matrix(i) if transports(layer.synapses) else pre)
+                below = pull_back_through(layer.prepare, pre if source is None else source, below, layer.over_time)
+                for s in network.sources[i]:
+                    credit[s] = credit[s] + below if s in credit else below
+                del below
+            del source, answered
+            yield i, pre, delta
+        if lowest < 0:
+            yield -1, pre, input_gradient(layer.synapses, pre, delta, matrix(0))
+
+
+def first_learner(network: Network) -> int:
+    """Index of the lowest layer that learns; no error has to go below it."""
+    return next((i for i, layer in enumerate(network.chain) if layer.learns), len(network.chain))
+
+
+def ways_down(network: Network) -> dict[int, Layer]:
+    """Layers through whose weights an error goes down to others, by their index."""
+    return {i: layer for i, layer in enumerate(network.chain) if i > 0 and transports(layer.synapses)}
+
+
+def weights_of(layer: Layer) -> Tensor:
+    """Weights of a layer as its synapses use them: quantised, if they are."""
+    weight = effective_weight(layer.synapses)
+    if weight is None:
+        raise EdgepepError(f"{type(layer.synapses).__name__} has no weights through which an error goes down.")
+    return weight
+
+
+def spread(layer: Layer) -> float:
+    """Standard deviation of a layer's weights; 1 / sqrt(fan_in) if they are all the same."""
+    weight = weights_of(layer)
+    deviation = float(weight.double().std(correction=0))
+    return deviation or float(weight[0].numel()) ** -0.5
+
+
+def spreads(network: Network, like: Tensor) -> Tensor:
+    """Return `spread` of every layer, 0 where nothing goes down, of the device and dtype of `like`."""
+    down = ways_down(network)
+    return like.new_tensor([spread(layer) if i in down else 0.0 for i, layer in enumerate(network.chain)])
+
+
+def _answered(layer: Layer, current: Tensor, post: Tensor) -> Tensor:
+    return post if type(layer.neurons) in (nn.ReLU, nn.Identity) else current
+
+
+class CreditChain(Rule):
+    """A rule that carries the error backwards, layer by layer, through matrices that are not the weights.
+
+    With M_l the matrix of layer l, e = softmax - one-hot, f' the neurons' derivative and every operation between the
+    layers taken with its true derivative (as all published code does):
+
+        d_L = e;    d_l = (d_(l+1) M_(l+1)) * f'(z_l);    dW_l = d_l^T h_(l-1), averaged over the batch
+
+    Rules differ in what M is, and in whether it learns.
+    """
+
+    def __init__(self, network: Network, example: Tensor) -> None:
+        super().__init__(network, example)
+        self.down = ways_down(network)
+
+    @torch.no_grad()
+    def learn(self, x: Tensor, target: Tensor) -> Outcome:
+        """Run forward, then walk the error back; each layer learns as the walk comes by."""
+        self.begin()
+        memories, logits = remember(self.network, x)
+        error = output_error(logits, target)
+        for i, pre, delta in walk_back(self.network, memories, error, self.matrix):
+            if i in self.down:
+                with phase(ALIGN):
+                    self.align(i, self.network.chain[i], pre)
+            self.network.chain[i].learn(pre, delta, 1 / len(target))
+        return Outcome(logits, target)
+
+    def begin(self) -> None:
+        """Prepare a step; by default nothing."""
+
+    def matrix(self, i: int) -> Tensor:
+        """Feedback of layer i, of the shape of its weights; each rule writes this."""
+        raise NotImplementedError
+
+    def align(self, i: int, layer: Layer, pre: Tensor) -> None:
+        """Let the feedback of a layer learn, just before its weights do; by default it is fixed."""
+
+    def feedback_matrices(self) -> dict[int, Tensor]:
+        """Return the matrix of each layer that has one, by its index."""
+        self.begin()
+        return {i: self.matrix(i) for i in self.down}

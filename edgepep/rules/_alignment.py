@@ -1,0 +1,52 @@
+"""Feedback that learns to agree with the weights: what the rules of Akrout et al. and Kunin et al. are made of."""
+
+from torch import Tensor
+
+from edgepep import noise
+from edgepep.local import dense_gradient, input_gradient, linear_part, respond, weight_gradient
+from edgepep.network import Layer
+from edgepep.rules.feedback_alignment import FeedbackAlignment
+
+
+class LearnedFeedback(FeedbackAlignment):
+    """Backpropagation through matrices that learn by a local rule of their own; each rule writes `align`.
+
+    Kunin et al. 2020 name the terms of the matrices' loss, for y = W x the layer's linear answer to an input x, means
+    over the batch (and a convolution's positions); their gradients in M, up to sign:
+
+        amp: y^T x;    null: y^T (y M), through the reconstruction y M of x;    decay: M
+        sparse: (x M^T)^T x;    self: W
+    """
+
+    def white_noise(self, i: int, pre: Tensor, step: Tensor) -> Tensor:
+        """Zero-mean, unit-variance noise [batch, ...] of the shape of one pre, drawn for this step."""
+        shape = pre.shape[1:] if self.network.chain[i].over_time else pre.shape
+        key = noise.key(self.seed, i, step, 1, device=pre.device)
+        return noise.uniform(shape, 3**0.5, key).to(pre.dtype)
+
+
+def mean_product(layer: Layer, x: Tensor, y: Tensor) -> Tensor:
+    """Mean over batch and positions of y^T x, of the shape of the weights."""
+    product = dense_gradient(weight_gradient(layer.synapses, x, y)["weight"])
+    return product.mul_(1 / samples(layer, y))
+
+
+def samples(layer: Layer, y: Tensor) -> int:
+    """Number of outer products in a batch: samples times positions."""
+    weight: Tensor = layer.synapses.weight  # type: ignore[assignment]
+    return y.numel() // len(weight)
+
+
+def answer(layer: Layer, x: Tensor) -> Tensor:
+    """Linear answer of the synapses, without the bias."""
+    return linear_part(layer.synapses, x)
+
+
+def reconstruction(layer: Layer, x: Tensor, y: Tensor, matrix: Tensor) -> Tensor:
+    """What y sends down through a matrix."""
+    return input_gradient(layer.synapses, x, y, matrix)
+
+
+def answer_through(layer: Layer, x: Tensor, matrix: Tensor) -> Tensor:
+    """What x sends up through a matrix."""
+    return respond(layer.synapses, x, matrix)

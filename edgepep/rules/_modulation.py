@@ -1,0 +1,84 @@
+"""What projects the error to the input: fixed random feedback, or the product of one matrix a layer."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from edgepep import noise
+from edgepep.credit import weights_of
+from edgepep.errors import EdgepepError
+from edgepep.feedback import Feedback, Storage
+from edgepep.network import Layer, Network
+
+
+class RandomFeedback(Feedback):
+    """F [classes, *input], uniform on +-feedback_scale * sqrt(6 / inputs)."""
+
+    def __init__(
+        self, shape: torch.Size, classes: int, scale: float, sign: int, seed: int, like: Tensor, storage: Storage
+    ) -> None:
+        bound = scale * math.sqrt(6 / shape.numel()) * -sign
+        super().__init__((classes, *shape), bound, seed, 0, like, storage)
+
+    def learn(self) -> None:
+        """Nothing: it is fixed."""
+
+
+class LayeredFeedback(nn.Module):
+    """F as the product M_L ... M_1 of one matrix a layer, of the shape of its weights, at a constant strength.
+
+    The matrices are the weights themselves ("product"), or mirror them, learned from noise as by Akrout et al. 2019
+    ("mirrored"). F then points along the product of the forward weights, which asks for x - F e; for x + F e its sign
+    is turned. Its standard deviation is kept at feedback_scale * sqrt(2 / inputs), that of the random feedback, so that
+    the strength of the modulation does not follow the weights.
+
+    Raises:
+        EdgepepError: if the network is not a plain row of linear layers.
+
+    """
+
+    fixed = False
+    step: Tensor
+
+    def __init__(
+        self, network: Network, scale: float, sign: int, seed: int, mirrored: bool, rate: float, every: int
+    ) -> None:
+        super().__init__()
+        self.layers = network.chain
+        for i, layer in enumerate(self.layers):
+            if not isinstance(layer.synapses, nn.Linear) or network.sources[i] not in ((), (i - 1,)):
+                raise EdgepepError(
+                    f"feedback that follows the weights needs linear layers in a row; layer {i} has "
+                    f"{type(layer.synapses).__name__} synapses and reads {list(network.sources[i])}."
+                )
+        self.scale, self.sign, self.seed, self.rate, self.every = scale, sign, seed, rate, every
+        self.register_buffer("step", torch.zeros((), dtype=torch.int32))
+        self.matrices = nn.ModuleList()
+        for i, layer in enumerate(self.layers if mirrored else ()):
+            weight = weights_of(layer)
+            self.matrices.append(Feedback(weight.shape, math.sqrt(3 / weight.shape[1]), seed, i + 1, weight))
+
+    def forward(self) -> Tensor:
+        """F [classes, *input]."""
+        chain = [m() for m in self.matrices] if len(self.matrices) else [weights_of(layer) for layer in self.layers]
+        product = chain[-1]
+        for matrix in reversed(chain[:-1]):
+            product = product @ matrix
+        target = self.scale * math.sqrt(2 / product.shape[1])
+        return product * (-self.sign * target / product.std().clamp_min(1e-12))
+
+    def learn(self) -> None:
+        """Mirror the weights a little, if it is time to."""
+        if not len(self.matrices):
+            return
+        self.step += 1
+        if int(self.step) % self.every:
+            return
+        for i, (layer, matrix) in enumerate(zip(self.layers, self.matrices, strict=True)):
+            self._mirror(i, layer, matrix())
+
+    def _mirror(self, i: int, layer: Layer, matrix: Tensor) -> None:
+        key = noise.key(self.seed, i, self.step, 2, device=matrix.device)
+        r = noise.uniform((64, matrix.shape[1]), 3**0.5, key).to(matrix.dtype)
+        matrix.addmm_((r @ weights_of(layer).t()).t(), r, beta=1 - self.rate, alpha=self.rate / len(r))

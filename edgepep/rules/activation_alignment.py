@@ -1,0 +1,54 @@
+"""Activation alignment: the feedback, used upwards, learns to answer as the weights do."""
+
+from torch import Tensor
+
+from edgepep.network import Layer, Network
+from edgepep.rule import Traits, within
+from edgepep.rules._alignment import LearnedFeedback, answer, answer_through, mean_product
+
+
+class ActivationAlignment(LearnedFeedback):
+    """Backpropagation through matrices that answer the layer's input as the weights do: amp and sparse terms.
+
+    With x the layer's activity, y = W x and u = M x:
+
+        M <- M + rate / mean(|x|^2) * mean((y - u)^T x)
+
+    whose fixed point is W on the span of the data, whatever their covariance. With a fixed step the rule diverges as
+    soon as the step exceeds 2 over the largest eigenvalue of mean(x^T x); dividing by mean(|x|^2), which is never
+    smaller than that eigenvalue, keeps it below for every rate up to 2. The division is ours.
+
+    Args:
+        network: what learns.
+        example: one batch of inputs [batch, ...].
+        rate: of the step, from 0 to 2.
+        feedback_scale: standard deviation of the first M, in those that the weights have when the rule is made.
+        seed: of the first M.
+
+    Raises:
+        EdgepepError: if rate is out of range.
+
+    """
+
+    source = "Kunin et al. 2020 (arXiv 2003.01513)"
+    traits = Traits(
+        "1 forward, 1 backward, 1 through M a layer",
+        True,
+        "answers of W, at every unit",
+        "error chain, f', M x",
+        "A + P",
+    )
+
+    def __init__(
+        self, network: Network, example: Tensor, *, rate: float = 0.5, feedback_scale: float = 1.0, seed: int = 0
+    ) -> None:
+        super().__init__(network, example, feedback_scale=feedback_scale, seed=seed)
+        within("rate", rate, 0.0, 2.0)
+        self.rate = rate
+
+    def align(self, i: int, layer: Layer, pre: Tensor) -> None:
+        """Compare the two answers, and correct."""
+        x, matrix = layer.read_input(pre), self.matrix(i)
+        missing = answer(layer, x).sub_(answer_through(layer, x, matrix))
+        power = x.square().mean() * matrix[0].numel() + 1e-8
+        matrix.add_(mean_product(layer, x, missing).mul_(self.rate / power))

@@ -1,0 +1,47 @@
+"""The last layers alone, by exact gradient: the control between frozen hidden layers and backpropagation."""
+
+import torch
+from torch import Tensor
+
+from edgepep.credit import remember, walk_back, weights_of
+from edgepep.errors import EdgepepError
+from edgepep.network import Network
+from edgepep.rule import Outcome, Rule, Traits, output_error
+
+
+class LastLayer(Rule):
+    """Only the last layers learn, by their exact gradient; what lies before them stays random.
+
+    With one layer it is the control of frozen hidden layers. With as many as there are fully connected layers it is
+    the "random convolutions" row of the published tables, which training the convolutions too has to beat.
+
+    Args:
+        network: what learns.
+        example: one batch of inputs [batch, ...].
+        layers: how many learn, counted from the output.
+
+    Raises:
+        EdgepepError: if there are fewer layers than that.
+
+    """
+
+    source = "control"
+    traits = Traits("1 forward", False, "nothing (with layers > 1, theirs)", "output error", "A2")
+
+    def __init__(self, network: Network, example: Tensor, *, layers: int = 1) -> None:
+        super().__init__(network, example)
+        if not 1 <= layers <= len(network.chain):
+            raise EdgepepError(f"layers is {layers}; the network has {len(network.chain)}.")
+        self.layers = layers
+
+    @torch.no_grad()
+    def learn(self, x: Tensor, target: Tensor) -> Outcome:
+        """Run forward, and back as far as the layers that learn."""
+        memories, logits = remember(self.network, x)
+        lowest = len(memories) - self.layers
+        for i, pre, delta in walk_back(self.network, memories, output_error(logits, target), self._weights, lowest):
+            self.network.chain[i].learn(pre, delta, 1 / len(target))
+        return Outcome(logits, target)
+
+    def _weights(self, i: int) -> Tensor:
+        return weights_of(self.network.chain[i])
