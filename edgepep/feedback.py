@@ -49,6 +49,8 @@ class Feedback(nn.Module):
         self.seed, self.place = seed, place
         self.register_buffer("bound", torch.tensor(bound, dtype=torch.float64, device=like.device))
         self.register_buffer("codes", None if storage == "seed" else self._drawn())
+        if storage == "float":  # nothing is scaled any more
+            del self.bound
 
     @property
     def fixed(self) -> bool:
@@ -57,7 +59,7 @@ class Feedback(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the parameters when printed."""
-        return f"{list(self.shape)}, bound={float(self.bound):g}, storage={self.storage!r}"
+        return f"{list(self.shape)}, storage={self.storage!r}"
 
     def forward(self) -> Tensor:
         """Values, of the shape given."""

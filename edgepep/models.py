@@ -72,7 +72,7 @@ class Recipe(Table):
         return make_rule(self, network, rule or self.rule, seed)
 
     def under(self, rule: str) -> Recipe:
-        """Return the recipe with what the rule's own table changes in the network: the neurons it was published with."""
+        """Return the recipe with what the rule's own table changes in the network, such as the neurons."""
         own = self.rules.get(rule, {}).get("network")
         return self if own is None else self.model_copy(update={"network": self.but(network=own).network})
 

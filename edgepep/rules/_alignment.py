@@ -27,14 +27,13 @@ class LearnedFeedback(FeedbackAlignment):
 
 def mean_product(layer: Layer, x: Tensor, y: Tensor) -> Tensor:
     """Mean over batch and positions of y^T x, of the shape of the weights."""
-    product = dense_gradient(weight_gradient(layer.synapses, x, y)["weight"])
-    return product.mul_(1 / samples(layer, y))
+    product = sum_product(layer, x, y)
+    return product.mul_(len(product) / y.numel())
 
 
-def samples(layer: Layer, y: Tensor) -> int:
-    """Number of outer products in a batch: samples times positions."""
-    weight: Tensor = layer.synapses.weight  # type: ignore[assignment]
-    return y.numel() // len(weight)
+def sum_product(layer: Layer, x: Tensor, y: Tensor) -> Tensor:
+    """Sum over batch and positions of y^T x, of the shape of the weights."""
+    return dense_gradient(weight_gradient(layer.synapses, x, y)["weight"])
 
 
 def answer(layer: Layer, x: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class ForwardForward(Rule):
         one_of("negatives", negatives, "uniform", "hard")
         one_of("inference", inference, "one_pass", "all_labels")
         self.threshold, self.seed = threshold, seed
-        if not 0 <= skip < len(network.chain) - 1:
+        if skip and not 0 <= skip < len(network.chain) - 1:
             raise EdgepepError(f"skip is {skip}; the network has {len(network.chain) - 1} hidden layers.")
         self.skip = skip
         self.goodness, self.negatives, self.inference = goodness, negatives, inference

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from edgepep.network import Layer, Network
 from edgepep.rule import Traits, within
-from edgepep.rules._alignment import LearnedFeedback, answer, mean_product
+from edgepep.rules._alignment import LearnedFeedback, answer, sum_product
 
 
 class WeightMirror(LearnedFeedback):
@@ -48,6 +48,7 @@ class WeightMirror(LearnedFeedback):
         within("rate", rate, 0.0, 1.0)
         within("mirror_decay", mirror_decay, 0.0, 10.0)
         self.rate, self.mirror_decay = rate, mirror_decay
+        self.times: dict[int, Tensor] = {}
         self.register_buffer("step", torch.zeros((), dtype=torch.int32))
 
     def begin(self) -> None:
@@ -57,5 +58,13 @@ class WeightMirror(LearnedFeedback):
     def align(self, i: int, layer: Layer, pre: Tensor) -> None:
         """Mirror once."""
         r = self.white_noise(i, pre, self.step)
-        seen = mean_product(layer, r, answer(layer, r))
+        seen = sum_product(layer, r, answer(layer, r)).div_(len(r) * self._times(i, layer, r))
         self.matrix(i).mul_(1 - self.rate * self.mirror_decay).add_(seen, alpha=self.rate)
+
+    def _times(self, i: int, layer: Layer, r: Tensor) -> Tensor:
+        """How often each weight is used on one sample: a kernel's edge meets the padding, and no noise, at a border."""
+        if i not in self.times:
+            one = torch.ones_like(r[:1])
+            each = sum_product(layer, one, torch.ones_like(answer(layer, one)))
+            self.times[i] = each[:1, :1].clone()  # the same for every pair of channels
+        return self.times[i]
