@@ -7,7 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgepep.errors import DataError, DivergenceError, EdgepepError, ExportError, RecipeError, RunError, UnknownName
+    from edgepep.conversion import convert
+    from edgepep.errors import (
+        ConversionError,
+        DataError,
+        DivergenceError,
+        EdgepepError,
+        ExportError,
+        RecipeError,
+        RunError,
+        UnknownName,
+    )
     from edgepep.models import Recipe, load
     from edgepep.network import Activity, Layer, Network
     from edgepep.neurons import Dropout, Leaky, Rate, Repeat
@@ -19,7 +29,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "errors": "DataError DivergenceError EdgepepError ExportError RecipeError RunError UnknownName",
+    "conversion": "convert",
+    "errors": "ConversionError DataError DivergenceError EdgepepError ExportError RecipeError RunError UnknownName",
     "models": "Recipe load",
     "network": "Activity Layer Network",
     "neurons": "Dropout Leaky Rate Repeat",
@@ -36,6 +47,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a newcomer meets them
     "Network",
     "Layer",
     "Activity",
+    "convert",
     "Rule",
     "Outcome",
     "InPlaceSGD",
@@ -50,6 +62,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a newcomer meets them
     "EdgepepError",
     "UnknownName",
     "RecipeError",
+    "ConversionError",
     "DataError",
     "DivergenceError",
     "ExportError",

@@ -13,6 +13,10 @@ class RecipeError(EdgepepError, ValueError):
     """A recipe with a wrong key, type or shape."""
 
 
+class ConversionError(EdgepepError, TypeError):
+    """A module that cannot be made a network: the message names it and what could be done."""
+
+
 class DataError(EdgepepError):
     """Data that are missing, damaged or out of range."""
 

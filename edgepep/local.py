@@ -190,12 +190,18 @@ def respond(synapses: nn.Module, pre: Tensor, matrix: Tensor) -> Tensor:
 def pull_back(f: Callable[[Tensor], Tensor], x: Tensor, delta: Tensor) -> Tensor:
     """Gradient of sum(delta * f(x)) in x: the share of one function in a backward pass, and no more.
 
-    Known in closed form for common modules, registered by type; else by autograd over this one function.
+    Known in closed form for common modules, registered by type; else by autograd over this one function. Normalisations
+    in it (what has a `gradients` dictionary) are left the gradients of their own parameters.
     """
+    modules = list(f.modules()) if isinstance(f, nn.Module) else []
+    learning = [(m, p) for m in modules if hasattr(m, "gradients") for p in m.parameters() if p.requires_grad]
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        inplace = isinstance(f, nn.Module) and any(getattr(m, "inplace", False) for m in f.modules())
-        return torch.autograd.grad(f(x.clone() if inplace else x), x, delta)[0]
+        answer = f(x.clone() if any(getattr(m, "inplace", False) for m in modules) else x)
+        by_input, *rest = torch.autograd.grad(answer, [x, *(p for _, p in learning)], delta)
+    for (module, parameter), gradient in zip(learning, rest, strict=True):
+        module.gradients[parameter] = gradient  # type: ignore[operator]
+    return by_input
 
 
 @pull_back.register

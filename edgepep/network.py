@@ -1,113 +1,18 @@
-"""A network as layers in a row: synapses that learn, and neurons that answer."""
+"""A network as layers in a row, which runs as a stream of activities."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from fnmatch import fnmatchcase
 
-import torch
 from torch import Tensor, nn
 
 from edgepep.errors import EdgepepError
-from edgepep.local import accumulate_, linear_part, weight_gradient
-from edgepep.phases import FORWARD, PROJECTION, SECOND, UPDATE, phase
+from edgepep.layer import Activity, Layer
+from edgepep.phases import FORWARD, PROJECTION, SECOND, phase
 from edgepep.time_axis import each_step, shifted, through
 
-if TYPE_CHECKING:
-    from edgepep.updater import InPlaceSGD
-
-
-class Activity(NamedTuple):
-    """What one layer saw and did in one pass, each [batch, ...], or [time, batch, ...] in a layer over time."""
-
-    pre: Tensor
-    current: Tensor
-    post: Tensor
-
-
-class Layer(nn.Module):
-    """Fixed preparation, then synapses that learn, then neurons that answer: the unit that a rule updates.
-
-    Args:
-        synapses: a module with parameters that `edgepep.local.weight_gradient` knows.
-        neurons: what answers the current; no learned weight of its own.
-        prepare: fixed work before the synapses: pooling, flatten, an activation quantiser.
-        decode: for neurons over time: reads one value from [time, batch, ...], such as the rate. A layer with a
-            decoder runs prepare and synapses over all time steps as one batch.
-
-    """
-
-    def __init__(
-        self,
-        synapses: nn.Module,
-        neurons: nn.Module | None = None,
-        prepare: nn.Module | None = None,
-        decode: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self.prepare = prepare or nn.Identity()
-        self.synapses = synapses
-        self.neurons = neurons or nn.Identity()
-        self.decode = decode or nn.Identity()
-        self.over_time = decode is not None
-        self.updater: InPlaceSGD | None = None
-
-    def forward(self, x: Tensor) -> Activity:
-        """Answer an input [batch, ...], or [time, batch, ...] over time."""
-        if self.over_time:
-            pre = each_step(self.prepare, x)
-            current = each_step(self.synapses, pre)
-        else:
-            pre = through(self.prepare, x)
-            current = self.synapses(pre)
-        return Activity(pre, current, through(self.neurons, current))
-
-    def read(self, x: Tensor) -> Tensor:
-        """Return what a rule reads from an activity of this layer: x itself, or over time what decode makes of it."""
-        return through(self.decode, x)
-
-    def read_input(self, pre: Tensor) -> Tensor:
-        """Return what the synapses are given, [batch, ...]: over time, its mean."""
-        return (pre[0] if pre.stride(0) == 0 else pre.mean(0)) if self.over_time else pre
-
-    def learn(self, pre: Tensor, delta: Tensor, scale: float = 1.0) -> None:
-        """Change the weights by the gradient of scale * sum(delta * synapses(pre)): the only place where they change.
-
-        Adds to `.grad`, for any torch optimizer; or hands the gradient to the updater, which applies it at once.
-
-        Args:
-            pre: input of the synapses, [batch, ...] or [time, batch, ...].
-            delta: error at their output, of the shape of their answer to pre.
-            scale: a factor, such as 1 / batch size.
-
-        """
-        if not self.learns:
-            return
-        with phase(UPDATE):
-            for name, gradient in weight_gradient(self.synapses, pre, delta).items():
-                parameter: nn.Parameter = getattr(self.synapses, name)
-                if not parameter.requires_grad:
-                    continue
-                if self.updater is not None:
-                    self.updater.apply(parameter, gradient, scale)
-                    continue
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                accumulate_(parameter.grad, gradient, alpha=scale)
-
-    @property
-    def learns(self) -> bool:
-        """Whether any parameter of the synapses is to be changed."""
-        for parameter in self.synapses._parameters.values():
-            if parameter is not None and parameter.requires_grad:
-                return True
-        return False
-
-    def answer_to(self, feedback: Tensor, batch: int, fixed: bool) -> Tensor | None:
-        """What the synapses add to their current for each row of the feedback, or None where that costs too much."""
-        if fixed and self.updater is not None and type(self.synapses) is nn.Linear and feedback.dim() == 2:
-            return self.updater.response(self.synapses.weight, feedback)  # type: ignore[arg-type]
-        return linear_part(self.synapses, feedback) if len(feedback) < batch else None
+__all__ = ["Activity", "Layer", "Network"]
 
 
 class Network(nn.Module):
@@ -136,6 +41,8 @@ class Network(nn.Module):
         self.encode = encode or nn.Identity()
         self.layers = nn.ModuleList(layers)
         self.chain = tuple(layers)  # the same layers, without the container's cost in every step
+        for i, layer in enumerate(layers):
+            layer.name = layer.name or str(i)
         self.sources = _checked(sources or [None] * len(layers), len(layers))
         self._last_use = {s: i for i, sources in enumerate(self.sources) for s in sources}
         for module in layers[0].neurons.modules():  # its current is used again for the second pass
@@ -204,6 +111,25 @@ class Network(nn.Module):
         yield first.pop()  # a name in this frame would keep the activity alive until the pass ends
         for i in range(1, len(self.chain)):
             yield self._run(i, error, posts, SECOND)
+
+    def select(self, pattern: str) -> list[Layer]:
+        """Layers whose name matches a pattern such as "layer1.*" or "[01]", in order.
+
+        Raises:
+            EdgepepError: if there is none.
+
+        """
+        found = [layer for layer in self.chain if fnmatchcase(layer.name, pattern)]
+        if not found:
+            names = ", ".join(layer.name for layer in self.chain)
+            raise EdgepepError(f"no layer is called {pattern!r}. There are: {names}.")
+        return found
+
+    def freeze(self, *patterns: str) -> None:
+        """Let the layers of these names rest: no rule changes them any more."""
+        for pattern in patterns:
+            for layer in self.select(pattern):
+                layer.requires_grad_(False)
 
     def renew_noise(self) -> None:
         """Go on to the next step's noise; passes until the next call repeat the same one."""

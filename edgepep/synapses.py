@@ -45,15 +45,18 @@ class Quantiser(nn.Module):
     neurons: what a rule compares is the activity before rounding.
 
     Args:
-        bits: of the codes, which are unsigned: 0 and positive values only.
+        bits: of the codes, which are unsigned: 0 and positive values only; or a Brevitas quantiser to use.
 
     """
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int | nn.Module) -> None:
         super().__init__()
-        from brevitas.nn import QuantReLU
+        if isinstance(bits, nn.Module):
+            self.quantise = bits
+        else:
+            from brevitas.nn import QuantReLU
 
-        self.quantise = QuantReLU(bit_width=bits)
+            self.quantise = QuantReLU(bit_width=bits)
         self.quantise.eval()
 
     def train(self, mode: bool = True) -> Quantiser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,20 +31,29 @@ class InPlaceSGD(torch.optim.SGD):
         lr: learning rate.
         momentum: heavy-ball momentum; 0 keeps no velocity.
         weight_decay: L2 penalty.
+        rates: factors of the learning rate, by the pattern of layers' names; the last that matches counts.
 
     Raises:
-        EdgepepError: if a value is out of range.
+        EdgepepError: if a value is out of range, or a pattern matches no layer.
 
     """
 
-    def __init__(self, network: Network, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        network: Network,
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        rates: Mapping[str, float] | None = None,
+    ) -> None:
         limits = (("lr", lr, float("inf")), ("momentum", momentum, 1.0), ("weight_decay", weight_decay, float("inf")))
         for name, value, top in limits:
             if not 0 <= value < top:
                 raise EdgepepError(f"{name} is {value}; it must be at least 0 and below {top}.")
-        learnable = [p for layer in network.chain for p in layer.synapses.parameters() if p.requires_grad]
         self._followed: dict[nn.Parameter, _Followed] = {}
-        super().__init__(learnable, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        super().__init__(
+            parameter_groups(network, lr, rates or {}), lr=lr, momentum=momentum, weight_decay=weight_decay
+        )
         for layer in network.chain:
             layer.updater = self
 
@@ -108,6 +118,32 @@ class InPlaceSGD(torch.optim.SGD):
 
     def step(self, closure: object = None) -> None:  # type: ignore[override]
         """Nothing is left to do: every layer has learned already."""
+
+
+def parameter_groups(network: Network, lr: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Parameters that learn, grouped by learning rate, as every torch optimizer takes them.
+
+    Args:
+        network: whose layers learn.
+        lr: learning rate of layers that no pattern names.
+        rates: factors of it, by the pattern of layers' names; the last that matches counts.
+
+    Raises:
+        EdgepepError: if a factor is negative, a pattern matches no layer, or nothing learns.
+
+    """
+    factor = dict.fromkeys(network.chain, 1.0)
+    for pattern, rate in rates.items():
+        if not rate >= 0:
+            raise EdgepepError(f"the rate of {pattern!r} is {rate}; it must be at least 0.")
+        factor |= dict.fromkeys(network.select(pattern), rate)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for layer in network.chain:
+        groups.setdefault(factor[layer], []).extend(layer.learnable())
+    found = [{"params": list(dict.fromkeys(ps)), "lr": lr * rate} for rate, ps in groups.items() if ps]
+    if not found:
+        raise EdgepepError("nothing in the network learns: every layer is frozen.")
+    return found
 
 
 class _Followed:

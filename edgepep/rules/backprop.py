@@ -20,7 +20,7 @@ class Backprop(Rule):
     def __init__(self, network: Network, example: Tensor) -> None:
         super().__init__(network, example)
         for layer in network.chain:
-            for parameter in layer.synapses.parameters():
+            for parameter in layer.learnable():
                 parameter.register_post_accumulate_grad_hook(lambda p, layer=layer: _apply(layer, p))
 
     @torch.enable_grad()

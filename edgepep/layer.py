@@ -1,0 +1,120 @@
+"""The unit that a rule updates: preparation, synapses that learn, neurons that answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from edgepep.local import Gradient, accumulate_, linear_part, weight_gradient
+from edgepep.phases import UPDATE, phase
+from edgepep.time_axis import each_step, through
+
+if TYPE_CHECKING:
+    from edgepep.updater import InPlaceSGD
+
+
+class Activity(NamedTuple):
+    """What one layer saw and did in one pass, each [batch, ...], or [time, batch, ...] in a layer over time."""
+
+    pre: Tensor
+    current: Tensor
+    post: Tensor
+
+
+class Layer(nn.Module):
+    """Fixed preparation, then synapses that learn, then neurons that answer: the unit that a rule updates.
+
+    Args:
+        synapses: a module with parameters that `edgepep.local.weight_gradient` knows.
+        neurons: what answers the current; no learned weight of its own.
+        prepare: fixed work before the synapses: pooling, flatten, an activation quantiser.
+        decode: for neurons over time: reads one value from [time, batch, ...], such as the rate. A layer with a
+            decoder runs prepare and synapses over all time steps as one batch.
+        name: by which the layer is frozen or given a rate; else the network gives it its number.
+
+    """
+
+    def __init__(
+        self,
+        synapses: nn.Module,
+        neurons: nn.Module | None = None,
+        prepare: nn.Module | None = None,
+        decode: nn.Module | None = None,
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        self.prepare = prepare or nn.Identity()
+        self.synapses = synapses
+        self.neurons = neurons or nn.Identity()
+        self.decode = decode or nn.Identity()
+        self.over_time = decode is not None
+        self.updater: InPlaceSGD | None = None
+        self.name = name
+        self._norms = [m for part in (self.prepare, self.neurons) for m in part.modules() if hasattr(m, "hand_over")]
+
+    def forward(self, x: Tensor) -> Activity:
+        """Answer an input [batch, ...], or [time, batch, ...] over time."""
+        if self.over_time:
+            pre = each_step(self.prepare, x)
+            current = each_step(self.synapses, pre)
+        else:
+            pre = through(self.prepare, x)
+            current = self.synapses(pre)
+        return Activity(pre, current, through(self.neurons, current))
+
+    def read(self, x: Tensor) -> Tensor:
+        """Return what a rule reads from an activity of this layer: x itself, or over time what decode makes of it."""
+        return through(self.decode, x)
+
+    def read_input(self, pre: Tensor) -> Tensor:
+        """Return what the synapses are given, [batch, ...]: over time, its mean."""
+        return (pre[0] if pre.stride(0) == 0 else pre.mean(0)) if self.over_time else pre
+
+    def learn(self, pre: Tensor, delta: Tensor, scale: float = 1.0) -> None:
+        """Change the weights by the gradient of scale * sum(delta * synapses(pre)): the only place where they change.
+
+        Adds to `.grad`, for any torch optimizer; or hands the gradient to the updater, which applies it at once.
+
+        Args:
+            pre: input of the synapses, [batch, ...] or [time, batch, ...].
+            delta: error at their output, of the shape of their answer to pre.
+            scale: a factor, such as 1 / batch size.
+
+        """
+        with phase(UPDATE):
+            if self.learns:
+                for name, gradient in weight_gradient(self.synapses, pre, delta).items():
+                    parameter: nn.Parameter = getattr(self.synapses, name)
+                    if parameter.requires_grad:
+                        self._change(parameter, gradient, scale)
+            for norm in self._norms:
+                norm.hand_over(lambda parameter, gradient: self._change(parameter, gradient, scale))  # type: ignore[operator]
+
+    def _change(self, parameter: nn.Parameter, gradient: Gradient, scale: float) -> None:
+        if self.updater is not None:
+            self.updater.apply(parameter, gradient, scale)
+            return
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        accumulate_(parameter.grad, gradient, alpha=scale)
+
+    def learnable(self) -> list[nn.Parameter]:
+        """Parameters that rules may change: of the synapses, then of normalisations around them."""
+        found = [*self.synapses.parameters(), *(p for norm in self._norms for p in norm.parameters())]
+        return [p for p in found if p.requires_grad]
+
+    @property
+    def learns(self) -> bool:
+        """Whether any parameter of the synapses is to be changed."""
+        for parameter in self.synapses._parameters.values():
+            if parameter is not None and parameter.requires_grad:
+                return True
+        return False
+
+    def answer_to(self, feedback: Tensor, batch: int, fixed: bool) -> Tensor | None:
+        """What the synapses add to their current for each row of the feedback, or None where that costs too much."""
+        if fixed and self.updater is not None and type(self.synapses) is nn.Linear and feedback.dim() == 2:
+            return self.updater.response(self.synapses.weight, feedback)  # type: ignore[arg-type]
+        return linear_part(self.synapses, feedback) if len(feedback) < batch else None
