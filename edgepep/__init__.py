@@ -7,7 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edgepep.composite import PerLayer
     from edgepep.conversion import convert
+    from edgepep.diagnostics import Diagnostics, diagnose
     from edgepep.errors import (
         ConversionError,
         DataError,
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "composite": "PerLayer",
     "conversion": "convert",
+    "diagnostics": "Diagnostics diagnose",
     "errors": "ConversionError DataError DivergenceError EdgepepError ExportError RecipeError RunError UnknownName",
     "models": "Recipe load",
     "network": "Activity Layer Network",
@@ -49,12 +53,15 @@ __all__ = [  # noqa: RUF022 - in the order in which a newcomer meets them
     "Activity",
     "convert",
     "Rule",
+    "PerLayer",
     "Outcome",
     "InPlaceSGD",
     "fit",
     "train",
     "evaluate",
     "profile",
+    "Diagnostics",
+    "diagnose",
     "Leaky",
     "Repeat",
     "Rate",

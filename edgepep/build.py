@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from edgepep import datasets, plugins, rules
+from edgepep.composite import PerLayer
 from edgepep.errors import EdgepepError, RecipeError
 from edgepep.network import Layer, Network
 from edgepep.neurons import Dropout, Leaky, Rate, Repeat
@@ -44,7 +46,9 @@ def build(recipe: Recipe, seed: int, device: str) -> Network:
             layers.append(layer.train())
     if tuple(h.shape) != (2, info.classes):
         raise _impossible(recipe, len(layers) - 1, h, f"the output must be {info.classes} values, one a class")
-    return Network(layers, encode).to(device)
+    network = Network(layers, encode).to(device)
+    network.freeze(*recipe.network.frozen)
+    return network
 
 
 def make_rule(recipe: Recipe, network: Network, rule: str, seed: int) -> Rule:
@@ -55,6 +59,20 @@ def make_rule(recipe: Recipe, network: Network, rule: str, seed: int) -> Rule:
         RecipeError: if the recipe gives the rule an option that it does not have.
 
     """
+    where = next(network.parameters()).device
+    example = torch.zeros(2, *datasets.info(recipe.dataset).shape, device=where)
+    if recipe.head is None:
+        return _made(recipe, rule, seed, network, example).to(where)
+    names = [layer.name for layer in network.chain]
+    count = len(names) - recipe.head.layers
+    if count < 1:
+        raise RecipeError(f"{recipe.name}: head.layers is {recipe.head.layers}; the network has {len(names)} layers.")
+    body, head = ",".join(names[:count]), ",".join(names[count:])
+    parts = {body: partial(_made, recipe, rule, seed), head: partial(_made, recipe, recipe.head.rule, seed)}
+    return PerLayer(network, example, parts).to(where)
+
+
+def _made(recipe: Recipe, rule: str, seed: int, network: Network, example: Tensor) -> Rule:
     kind = rule_class(rule)
     options: dict[str, Any] = recipe.options(rule)
     known = rule_options(kind)
@@ -64,10 +82,7 @@ def make_rule(recipe: Recipe, network: Network, rule: str, seed: int) -> Rule:
             raise RecipeError(f"{recipe.name}: rules.{rule}.{key}: the rule has no such option. Allowed: {allowed}.")
     if "seed" in known:
         options.setdefault("seed", seed)
-    where = next(network.parameters()).device
-    example = torch.zeros(2, *datasets.info(recipe.dataset).shape, device=where)
-    made: Rule = kind(network, example, **options).to(where)
-    return made
+    return kind(network, example, **options)
 
 
 def rule_class(name: str) -> type[Rule]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from edgepep.errors import EdgepepError
+
+if TYPE_CHECKING:
+    from edgepep.diagnostics import Diagnostics
 
 SAMPLES = 1000  # real inputs on which an export is compared
 
@@ -38,6 +41,9 @@ def train(
     data_dir: DataDir = None,
     out: Annotated[Optional[Path], typer.Option(help="Run directory to make; else one under runs/.")] = None,  # noqa: UP045
     dataset: Annotated[Optional[str], typer.Option(help="Else the recipe's.")] = None,  # noqa: UP045
+    freeze: Annotated[Optional[list[str]], typer.Option(help="Names of layers that rest, such as 0 or '[01]'.")] = None,  # noqa: UP045
+    head: Annotated[Optional[str], typer.Option(help="Another rule for the last layers: NAME, or NAME:LAYERS.")] = None,  # noqa: UP045
+    diagnose: Annotated[int, typer.Option(help="Measure the rule's credit every so many steps; 0 for never.")] = 0,
 ) -> None:
     """Train a recipe and keep the run in a directory."""
     from edgepep import models, training
@@ -46,15 +52,31 @@ def train(
     chosen = models.load(recipe)
     if dataset:
         chosen = chosen.but(dataset=dataset)
+    if freeze:
+        chosen = chosen.but(network={"frozen": [*chosen.network.frozen, *freeze]})
+    if head:
+        chosen = chosen.but(head=_head(head))
+    watcher = _diagnostics(diagnose)
     rule = rule or chosen.rule
     out = out or _free(Path("runs") / f"{chosen.name}-{rule}-seed{seed}")
     total = epochs if epochs is not None else chosen.settings(rule).epochs
     print(f"{chosen.name} · rule {rule} · data {chosen.dataset} · {total} epochs · seed {seed} · {out}")
     with Report(total) as report:
         for epoch in training.train(
-            chosen, rule=rule, epochs=epochs, seed=seed, device=device, data_dir=data_dir, out=out, watch=report.step
+            chosen,
+            rule=rule,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            data_dir=data_dir,
+            out=out,
+            watch=report.step,
+            before_step=watcher,
         ):
             report.epoch(epoch)
+    if watcher and watcher.history:
+        step, found = watcher.history[-1]
+        print(f"credit at step {step} (angles in degrees):\n{found}")
     published = chosen.reported(rule)
     if published:
         spread = f" ± {published.std}" if published.std is not None else ""
@@ -135,18 +157,20 @@ def models() -> None:
 
 
 @app.command()
-def rules() -> None:
-    """The learning rules."""
-    from edgepep import plugins
-    from edgepep import rules as package
-    from edgepep.build import rule_class
+def rules(
+    name: Annotated[Optional[str], typer.Argument(help="One rule, in full: equation, options, source.")] = None,  # noqa: UP045
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table as a page of documentation.")] = False,
+) -> None:
+    """The learning rules, and what each asks of the machine that runs it."""
+    from edgepep import catalogue
     from edgepep.terminal import table
 
-    rows = [
-        (name, (rule_class(name).__doc__ or "").strip().splitlines()[0], rule_class(name).source)
-        for name in plugins.in_package(package)
-    ]
-    table(("rule", "what it does", "source"), rows)
+    if name:
+        print(catalogue.describe(name))
+    elif markdown:
+        print(catalogue.markdown(), end="")
+    else:
+        table(catalogue.HEAD, catalogue.rows(), catalogue.SHORT)
 
 
 @app.command()
@@ -165,6 +189,23 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
 
         print(f"edgepep {__version__}")
         raise typer.Exit
+
+
+def _head(text: str) -> dict[str, object]:
+    rule, _, layers = text.partition(":")
+    if layers and not layers.isdecimal():
+        raise EdgepepError(f"--head is {text!r}; write a rule's name, or NAME:LAYERS with a number of layers.")
+    return {"rule": rule, "layers": int(layers or 1)}
+
+
+def _diagnostics(every: int) -> Diagnostics | None:
+    if every < 0:
+        raise EdgepepError(f"--diagnose is {every}; it must be at least 0.")
+    if not every:
+        return None
+    from edgepep.diagnostics import Diagnostics
+
+    return Diagnostics(every)
 
 
 def _free(path: Path) -> Path:

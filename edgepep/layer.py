@@ -51,7 +51,7 @@ class Layer(nn.Module):
         self.decode = decode or nn.Identity()
         self.over_time = decode is not None
         self.updater: InPlaceSGD | None = None
-        self.name = name
+        self.name, self.resting = name, False
         self._norms = [m for part in (self.prepare, self.neurons) for m in part.modules() if hasattr(m, "hand_over")]
 
     def forward(self, x: Tensor) -> Activity:
@@ -89,7 +89,7 @@ class Layer(nn.Module):
                     parameter: nn.Parameter = getattr(self.synapses, name)
                     if parameter.requires_grad:
                         self._change(parameter, gradient, scale)
-            for norm in self._norms:
+            for norm in () if self.resting else self._norms:
                 norm.hand_over(lambda parameter, gradient: self._change(parameter, gradient, scale))  # type: ignore[operator]
 
     def _change(self, parameter: nn.Parameter, gradient: Gradient, scale: float) -> None:
@@ -108,6 +108,8 @@ class Layer(nn.Module):
     @property
     def learns(self) -> bool:
         """Whether any parameter of the synapses is to be changed."""
+        if self.resting:
+            return False
         for parameter in self.synapses._parameters.values():
             if parameter is not None and parameter.requires_grad:
                 return True

@@ -11,7 +11,16 @@ from pydantic import BaseModel, Field, ValidationError
 from edgepep import datasets, plugins
 from edgepep.errors import RecipeError, UnknownName
 from edgepep.folders import MODELS
-from edgepep.tables import NetworkTable, QuantizedTable, Reported, SpikingTable, Table, TrainingTable, explained
+from edgepep.tables import (
+    HeadTable,
+    NetworkTable,
+    QuantizedTable,
+    Reported,
+    SpikingTable,
+    Table,
+    TrainingTable,
+    explained,
+)
 
 if TYPE_CHECKING:
     from edgepep.network import Network
@@ -35,6 +44,7 @@ class Recipe(Table):
     training: TrainingTable = TrainingTable()
     precision: QuantizedTable | None = Field(None, alias="quantized")
     time: SpikingTable | None = Field(None, alias="spiking")
+    head: HeadTable | None = None
     rules: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     def table(self) -> dict[str, Any]:
@@ -48,8 +58,10 @@ class Recipe(Table):
             RecipeError: if what comes out is not a recipe.
 
         """
-        other = {"dataset", "network", "quantized", "spiking"} & set(changes)  # no longer what the figures are of
-        return from_table(_merged(_without_reported(self.table()) if other else self.table(), changes), self.name)
+        table = self.table()
+        if set(changes) - {"name", "description", "source", "rule", "training", "rules"}:
+            table = _without_reported(table)  # the figures are of another network, or other data
+        return from_table(_merged(table, changes), self.name)
 
     def quantized(self, bits: int = 8, **others: int) -> Recipe:
         """Return the same recipe with weights and activations of some bits."""
@@ -152,7 +164,7 @@ def from_table(table: dict[str, Any], file: str) -> Recipe:
     except ValidationError as error:
         raise explained(error, Recipe, file, ()) from error
     try:
-        for rule in (recipe.rule, *recipe.rules):
+        for rule in (recipe.rule, *recipe.rules, *([recipe.head.rule] if recipe.head else [])):
             plugins.check("rule", rule, plugins.in_package(rules))
         plugins.check("data set", recipe.dataset, datasets.names())
     except UnknownName as error:

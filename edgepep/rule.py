@@ -88,6 +88,14 @@ class Rule(nn.Module):
         scores: Tensor = self.network(x)
         return scores
 
+    def risks(self, x: Tensor, target: Tensor) -> list[str]:
+        """What is likely to make training collapse, each as "what: why and what to do"."""
+        return []
+
+    def modulation(self, x: Tensor, target: Tensor) -> float | None:
+        """Length of what is added to the input, in lengths of the input; None for a rule that adds nothing."""
+        return None
+
     def feedback_matrices(self) -> dict[int, Tensor]:
         """Return the matrix through which each layer's error goes down, by the layer's index, if there is any."""
         return {}

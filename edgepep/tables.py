@@ -49,6 +49,8 @@ class NetworkTable(Table):
     neurons: Literal["relu", "tanh", "identity"] = "relu"
     bias: bool = False
     initialisation: Literal["he_uniform", "default"] = "he_uniform"
+    frozen: list[str] = []
+    """Patterns of the names of layers that rest."""
 
 
 class TrainingTable(Table):
@@ -61,6 +63,15 @@ class TrainingTable(Table):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     decay_epochs: list[Positive] = []
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    rates: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Factors of the learning rate, by the pattern of layers' names."""
+
+
+class HeadTable(Table):
+    """Another rule for the last layers."""
+
+    rule: str
+    layers: Positive = 1
 
 
 class QuantizedTable(Table):

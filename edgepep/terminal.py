@@ -55,8 +55,15 @@ class Report:
             print(line, flush=True)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table as wide as the terminal; in a pipe, tabs between columns and nothing cut."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int] | None = None) -> None:
+    """Print a table as wide as the terminal; in a pipe, tabs between columns and nothing cut.
+
+    Args:
+        head: names of the columns.
+        rows: cells.
+        columns: those that a narrow terminal shows; in a pipe, and from 120 characters on, all are.
+
+    """
     if not sys.stdout.isatty():
         for row in (head, *rows):
             print("\t".join(row))
@@ -65,8 +72,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(*head, box=SIMPLE_HEAD, pad_edge=False)
+    console = Console(highlight=False)
+    chosen = range(len(head)) if columns is None or console.width >= 120 else columns
+    shown = Table(*(head[c] for c in chosen), box=SIMPLE_HEAD, pad_edge=False)
     shown.columns[0].no_wrap = True
     for row in rows:
-        shown.add_row(*row)
-    Console(highlight=False).print(shown)
+        shown.add_row(*(row[c] for c in chosen))
+    console.print(shown)

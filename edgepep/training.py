@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
@@ -21,6 +22,7 @@ from edgepep.rule import Rule
 from edgepep.synapses import calibrate
 from edgepep.updater import InPlaceSGD
 
+BeforeStep = Callable[[Rule, Tensor, Tensor, Tensor], None]
 _LOOK_EVERY = 50  # steps between looks at the loss, each of which waits for the device
 
 
@@ -55,6 +57,7 @@ def fit(
     scheduler: LRScheduler | None = None,
     test: Data | None = None,
     watch: Callable[[Progress], None] | None = None,
+    before_step: BeforeStep | None = None,
 ) -> Iterator[Epoch]:
     """Train, yielding one Epoch after each epoch.
 
@@ -68,6 +71,7 @@ def fit(
         scheduler: stepped after each epoch.
         test: evaluated after each epoch; never used to choose anything.
         watch: called every few steps.
+        before_step: called with (rule, x, target, samples) before every step, such as an edgepep.Diagnostics.
 
     Raises:
         DivergenceError: as soon as the loss is seen not to be finite.
@@ -75,7 +79,7 @@ def fit(
     """
     for epoch in range(1, epochs + 1):
         started = time.perf_counter()
-        loss, accuracy = _one_epoch(rule, data, optimizer, batch_size, seed, epoch, watch)
+        loss, accuracy = _one_epoch(rule, data, optimizer, batch_size, seed, epoch, watch, before_step)
         seconds = time.perf_counter() - started
         if scheduler is not None:
             scheduler.step()
@@ -90,6 +94,7 @@ def _one_epoch(
     seed: int,
     epoch: int,
     watch: Callable[[Progress], None] | None,
+    before_step: BeforeStep | None,
 ) -> tuple[float, float]:
     """Mean loss and accuracy in percent over one epoch's batches, as they were before each update."""
     rule.train()
@@ -97,6 +102,8 @@ def _one_epoch(
     total = torch.zeros(2, device=data.labels.device)
     seen = 0
     for step, (x, target, samples) in enumerate(data.shuffled(batch_size, seed, epoch), 1):
+        if before_step is not None:
+            before_step(rule, x, target, samples)
         optimizer.zero_grad()
         outcome = rule(x, target, samples)
         optimizer.step()
@@ -141,7 +148,7 @@ def prepare(recipe: Recipe, rule: str, seed: int, data: Data, device: str) -> tu
     settings = recipe.settings(rule)
     made = recipe.make_rule(network, rule, seed)
     calibrate(network, (x for x, *_ in islice(data.shuffled(settings.batch_size, seed, 0), 20)))
-    optimizer = InPlaceSGD(network, settings.learning_rate, settings.momentum, settings.weight_decay)
+    optimizer = InPlaceSGD(network, settings.learning_rate, settings.momentum, settings.weight_decay, settings.rates)
     return made, optimizer, MultiStepLR(optimizer, list(settings.decay_epochs), settings.decay_factor)
 
 
@@ -155,6 +162,7 @@ def train(
     data_dir: Path | str | None = None,
     out: Path | str | None = None,
     watch: Callable[[Progress], None] | None = None,
+    before_step: BeforeStep | None = None,
 ) -> Iterator[Epoch]:
     """Run a recipe, yielding each Epoch; with `out`, keep it in a run directory.
 
@@ -167,6 +175,7 @@ def train(
         data_dir: where the data are; else $EDGEPEP_DATA, else a folder in the user's cache.
         out: directory to make for the run; None keeps nothing.
         watch: called every few steps.
+        before_step: called before every step, such as an edgepep.Diagnostics.
 
     Raises:
         EdgepepError: for a device or epochs that cannot be, and what loading, building and fitting raise.
@@ -194,6 +203,7 @@ def train(
         scheduler=scheduler,
         test=test,
         watch=watch,
+        before_step=before_step,
     ):
         if path:
             checkpoint.note(path, epoch._asdict())

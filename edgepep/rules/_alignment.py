@@ -3,9 +3,13 @@
 from torch import Tensor
 
 from edgepep import noise
+from edgepep.credit import weights_of
 from edgepep.local import dense_gradient, input_gradient, linear_part, respond, weight_gradient
 from edgepep.network import Layer
 from edgepep.rules.feedback_alignment import FeedbackAlignment
+
+GROWTH_BOUND = 3.0
+"""Of |M| / |W|: where the fixed point is the weights, more means that M runs away."""
 
 
 class LearnedFeedback(FeedbackAlignment):
@@ -23,6 +27,19 @@ class LearnedFeedback(FeedbackAlignment):
         shape = pre.shape[1:] if self.network.chain[i].over_time else pre.shape
         key = noise.key(self.seed, i, step, 1, device=pre.device)
         return noise.uniform(shape, 3**0.5, key).to(pre.dtype)
+
+    def risks(self, x: Tensor, target: Tensor) -> list[str]:
+        """Matrices that outgrow the weights: the errors below grow with them, and learning collapses."""
+        found = []
+        for i, matrix in self.feedback_matrices().items():
+            layer = self.down[i]
+            ratio = float(matrix.norm() / weights_of(layer).norm().clamp_min(1e-30))
+            if not ratio <= GROWTH_BOUND:
+                found.append(
+                    f"feedback of {layer.name}: |M| / |W| is {ratio:.2g}, above {GROWTH_BOUND:g}; lower the learning "
+                    "rate, or raise the feedback's decay."
+                )
+        return found
 
 
 def mean_product(layer: Layer, x: Tensor, y: Tensor) -> Tensor:

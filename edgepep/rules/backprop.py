@@ -15,7 +15,7 @@ class Backprop(Rule):
     """
 
     source = "Rumelhart, Hinton & Williams 1986"
-    traits = Traits("1 forward, 1 backward", True, "all weights", "error chain, f', W", "A")
+    traits = Traits("1 forward, 1 back", True, "all weights", "error chain, f', W", "A")
 
     def __init__(self, network: Network, example: Tensor) -> None:
         super().__init__(network, example)

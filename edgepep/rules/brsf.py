@@ -21,7 +21,7 @@ class Brsf(CreditChain):
     """
 
     source = "Liao, Leibo & Poggio 2016"
-    traits = Traits("1 forward, 1 backward", True, "1 bit a weight", "error chain, f', signs of W", "A")
+    traits = Traits("1 forward, 1 back", True, "1 bit a weight", "error chain, f', signs of W", "A")
     step: Tensor
     bounds: Tensor
 

@@ -32,7 +32,7 @@ class Drtp(Broadcast):
     """
 
     source = "Frenkel, Lefebvre & Bol 2021"
-    traits = Traits("1 forward", False, "nothing", "label, f'", "A2 + maps (none from a seed)")
+    traits = Traits("1 forward", False, "nothing", "label, f'", "A2 + maps (A2, from a seed)")
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ class FeedbackAlignment(CreditChain):
     """
 
     source = "Lillicrap et al. 2016"
-    traits = Traits("1 forward, 1 backward", True, "nothing", "error chain, f'", "A + P of feedback (none from a seed)")
+    traits = Traits("1 forward, 1 back", True, "nothing", "error chain, f'", "A + P (A, from a seed)")
 
     def __init__(
         self,

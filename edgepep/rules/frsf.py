@@ -19,7 +19,7 @@ class Frsf(FeedbackAlignment):
 
     source = "Liao, Leibo & Poggio 2016; Moskovitz, Litwin-Kumar & Abbott 2018"
     traits = Traits(
-        "1 forward, 1 backward", True, "1 bit a weight", "error chain, f', signs of W", "A + P (none from a seed)"
+        "1 forward, 1 back", True, "1 bit a weight", "error chain, f', signs of W", "A + P (A, from a seed)"
     )
 
     def matrix(self, i: int) -> Tensor:

@@ -37,7 +37,7 @@ class InformationAlignment(LearnedFeedback):
     """
 
     source = "Kunin et al. 2020 (arXiv 2003.01513)"
-    traits = Traits("1 forward, 1 backward, 1 of noise a layer and back", True, "nothing", "error chain, f'", "A + P")
+    traits = Traits("1 forward, 1 back, noise and back", True, "nothing", "error chain, f'", "A + P")
     step: Tensor
 
     def __init__(

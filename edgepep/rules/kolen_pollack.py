@@ -34,7 +34,7 @@ class KolenPollack(FeedbackAlignment):
     """
 
     source = "Kolen & Pollack 1994; Akrout et al. 2019"
-    traits = Traits("1 forward, 1 backward", True, "nothing", "error chain, f'", "A + P")
+    traits = Traits("1 forward, 1 back", True, "nothing", "error chain, f'", "A + P")
 
     def __init__(
         self, network: Network, example: Tensor, *, decay: float = 1e-4, feedback_scale: float = 1.0, seed: int = 0

@@ -26,7 +26,7 @@ class LastLayer(Rule):
     """
 
     source = "control"
-    traits = Traits("1 forward", False, "nothing (with layers > 1, theirs)", "output error", "A2")
+    traits = Traits("1 forward", False, "nothing", "output error", "A2")
 
     def __init__(self, network: Network, example: Tensor, *, layers: int = 1) -> None:
         super().__init__(network, example)

@@ -26,9 +26,7 @@ class Mempepita(_Pepita):
 
     """
 
-    traits = Traits(
-        "3 forward", False, "nothing", "output error, in the input", "A2 + inputs * classes (none from a seed)"
-    )
+    traits = Traits("3 forward", False, "nothing", "output error, in the input", "A2 + F (A2, from a seed)")
     source = "Pau & Aymone 2023 (COINS, doi 10.1109/COINS57856.2023.10189239)"
 
     def first_pass(self, x: Tensor) -> tuple[Activity, Iterator[Kept], Tensor]:

@@ -13,6 +13,7 @@ from edgepep.network import Activity, Layer, Network
 from edgepep.rule import Outcome, Rule, Traits, classes_of, one_of, output_error, survey, within
 from edgepep.rules._modulation import LayeredFeedback, RandomFeedback
 
+MODULATION_BOUND = 0.1
 Kept = tuple[Tensor | None, Tensor]
 """A layer's presynaptic factor, if it is to be the first pass's, and its answer."""
 
@@ -64,9 +65,7 @@ class Pepita(Rule):
     """
 
     source = "Dellaferrera & Kreiman 2022, Algorithm 1 (arXiv 2201.11665)"
-    traits = Traits(
-        "2 forward", False, "nothing", "output error, in the input", "A + inputs * classes (none from a seed)"
-    )
+    traits = Traits("2 forward", False, "nothing", "output error, in the input", "A + F (A, from a seed)")
 
     def __init__(
         self,
@@ -191,6 +190,22 @@ class Pepita(Rule):
         batch, positions = answer.shape[0], answer.shape[2:].numel()
         extra = batch if self.extra_batch_division and answer.dim() > 2 else 1
         return 1.0 / float(batch * extra * positions**self.position_power)
+
+    @torch.no_grad()
+    def modulation(self, x: Tensor, target: Tensor) -> float:
+        """|F e| / |x|, over the batch."""
+        pre = next(self.network.stream(x)).pre
+        error = output_error(self.network(x), target)
+        steps = len(pre) if self.network.chain[0].over_time else 1
+        return float((error @ self.feedback.flatten(1)).norm() * steps**0.5 / pre.norm().clamp_min(1e-30))
+
+    @torch.no_grad()
+    def risks(self, x: Tensor, target: Tensor) -> list[str]:
+        """Too strong a modulation: beyond a tenth of the input, learning is known to collapse."""
+        ratio = self.modulation(x, target)
+        if ratio <= MODULATION_BOUND:
+            return []
+        return [f"modulation: |F e| / |x| is {ratio:.2g}, above {MODULATION_BOUND}; lower feedback_scale."]
 
     def _time_local(self, x: Tensor, target: Tensor) -> Outcome:
         """Hebbian after the first pass, anti-Hebbian after the second, which runs on the changed weights."""

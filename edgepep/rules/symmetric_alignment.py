@@ -26,7 +26,7 @@ class SymmetricAlignment(LearnedFeedback):
     """
 
     source = "Kunin et al. 2020 (arXiv 2003.01513)"
-    traits = Traits("1 forward, 1 backward", True, "all weights, slowly", "error chain, f', W", "A + P")
+    traits = Traits("1 forward, 1 back", True, "all weights, slowly", "error chain, f', W", "A + P")
 
     def __init__(
         self, network: Network, example: Tensor, *, rate: float = 0.01, feedback_scale: float = 1.0, seed: int = 0

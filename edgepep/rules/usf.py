@@ -23,7 +23,7 @@ class Usf(CreditChain):
 
     source = "Liao, Leibo & Poggio 2016; Xiao et al. 2019"
     initial: Tensor
-    traits = Traits("1 forward, 1 backward", True, "1 bit a weight", "error chain, f', signs of W", "A (P bits)")
+    traits = Traits("1 forward, 1 back", True, "1 bit a weight", "error chain, f', signs of W", "A (P bits)")
 
     def __init__(self, network: Network, example: Tensor, *, magnitude: str = "initial") -> None:
         super().__init__(network, example)

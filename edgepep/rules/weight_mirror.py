@@ -31,7 +31,7 @@ class WeightMirror(LearnedFeedback):
     """
 
     source = "Akrout et al. 2019"
-    traits = Traits("1 forward, 1 backward, 1 of noise a layer", True, "nothing", "error chain, f'", "A + P")
+    traits = Traits("1 forward, 1 back, noise", True, "nothing", "error chain, f'", "A + P")
     step: Tensor
 
     def __init__(

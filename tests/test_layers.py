@@ -1,0 +1,208 @@
+"""Choices layer by layer: who rests, how fast, by which rule; and what is measured of their credit."""
+
+import warnings
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from edgepep import Diagnostics, EdgepepError, InPlaceSGD, Layer, Network, PerLayer, diagnose, load, plugins, rules
+from edgepep.build import rule_class
+from edgepep.diagnostics import TrainingWarning
+from edgepep.rules.activation_alignment import ActivationAlignment
+from edgepep.rules.backprop import Backprop
+from edgepep.rules.drtp import Drtp
+from edgepep.rules.feedback_alignment import FeedbackAlignment
+from edgepep.rules.forward_forward import ForwardForward
+from edgepep.rules.frozen_hidden import FrozenHidden
+from edgepep.rules.pepita import Pepita
+from edgepep.rules.weight_mirror import WeightMirror
+from edgepep.updater import parameter_groups
+from tests.conftest import make_batch, make_network, make_shaped
+
+NAMES = plugins.in_package(rules)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frozen_layers_rest(name, batch):
+    network = make_network()
+    network.freeze("0")
+    before = network.chain[0].synapses.weight.clone()
+    rule = rule_class(name)(network, batch[0])
+    InPlaceSGD(network, 0.05, 0.9, weight_decay=0.1)
+    for _ in range(3):
+        rule(*batch)
+    assert torch.equal(network.chain[0].synapses.weight, before)
+    assert network.chain[0].synapses.weight.grad is None
+
+
+def test_names_that_match_nothing_are_told():
+    network = make_network()
+    with pytest.raises(EdgepepError, match=r"no layer is called 'conv'\. There are: 0, 1, 2"):
+        network.freeze("conv")
+    network.freeze("*")
+    with pytest.raises(EdgepepError, match="nothing in the network learns"):
+        InPlaceSGD(network, 0.1)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_rates_multiply_the_learning_rate(in_place, batch):
+    moved = []
+    for rates in ({}, {"*": 0.5, "1": 0.0, "2": 3.0}):
+        network = make_network()
+        before = [layer.synapses.weight.detach().clone() for layer in network.chain]
+        rule = FeedbackAlignment(network, batch[0])
+        optimizer = (
+            InPlaceSGD(network, 0.1, rates=rates)
+            if in_place
+            else torch.optim.SGD(parameter_groups(network, 0.1, rates))
+        )
+        rule(*batch)
+        optimizer.step()
+        moved.append([layer.synapses.weight - b for layer, b in zip(network.chain, before, strict=True)])
+    for plain, scaled, factor in zip(*moved, (0.5, 0.0, 3.0), strict=True):
+        torch.testing.assert_close(scaled, plain * factor, atol=1e-7, rtol=1e-4)
+
+
+def test_a_rate_below_zero_is_refused():
+    with pytest.raises(EdgepepError, match="rate of '0' is -1"):
+        parameter_groups(make_network(), 0.1, {"0": -1})
+
+
+def test_each_layer_by_its_own_rule():
+    x, target = make_batch("conv")
+    network = make_shaped("plain", "conv")
+    rule = PerLayer(network, x, {"0": partial(FeedbackAlignment, seed=3), "1,2": Drtp})
+    rule(x, target)
+    got = [layer.synapses.weight.grad.clone() for layer in network.chain]
+    for make, layers in ((partial(FeedbackAlignment, seed=3), [0]), (Drtp, [1, 2])):
+        network.zero_grad()
+        make(network, x)(x, target)
+        for i in layers:
+            torch.testing.assert_close(network.chain[i].synapses.weight.grad, got[i])
+    assert sum(key.endswith("synapses.weight") for key in rule.state_dict()) == 3
+    assert not any(layer.resting for layer in network.chain)
+
+
+def test_frozen_convolutions_with_a_drtp_head():
+    x, target = make_batch("conv")
+    network = make_shaped("plain", "conv")
+    network.freeze("[01]")
+    before = [p.clone() for p in network.parameters()]
+    rule = Drtp(network, x)
+    assert not rule.feedback  # nothing hidden learns
+    InPlaceSGD(network, 0.1, 0.9)
+    rule(x, target)
+    moved = [not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True)]
+    assert moved == [False] * 3 + [True] * 2
+
+
+def test_a_layer_without_a_rule_is_told(batch):
+    with pytest.raises(EdgepepError, match="no rule for 1, 2"):
+        PerLayer(make_network(), batch[0], {"0": Pepita})
+
+
+def test_a_recipe_may_name_frozen_layers_rates_and_a_head():
+    recipe = load("mnist-mlp").but(network={"frozen": ["0"]}, head={"rule": "drtp"}, training={"rates": {"2": 0.5}})
+    network = recipe.build()
+    assert not network.chain[0].learns
+    rule = recipe.make_rule(network, "dfa")
+    assert [type(r).__name__ for r in rule.rules] == ["Dfa", "Drtp"]
+    assert recipe.settings("dfa").rates == {"2": 0.5}
+    with pytest.raises(EdgepepError, match=r"head\.layers is 3"):
+        load("mnist-mlp").but(head={"rule": "drtp", "layers": 3}).make_rule(network, "dfa")
+    with pytest.raises(EdgepepError, match="did you mean 'drtp'"):
+        load("mnist-mlp").but(head={"rule": "drtpp"})
+
+
+@pytest.mark.parametrize("kind", ["plain", "quantized", "spiking"])
+@pytest.mark.parametrize("name", NAMES)
+def test_measuring_changes_nothing(name, kind, batch):
+    ends = []
+    for measured in (False, True):
+        network = make_network(kind, dropout=0.2)
+        rule = rule_class(name)(network, batch[0])
+        InPlaceSGD(network, 0.02, 0.9)
+        for _ in range(4):
+            if measured:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", TrainingWarning)
+                    Diagnostics(every=1)(rule, *batch, torch.arange(20))
+            rule(*batch, torch.arange(20))
+        ends.append({k: v.clone() for k, v in rule.state_dict().items()})
+    assert all(torch.equal(v, ends[1][k]) for k, v in ends[0].items())
+
+
+def test_backpropagation_agrees_with_itself(batch):
+    network = make_network()
+    found = diagnose(Backprop(network, batch[0]), *batch)
+    assert all(
+        layer.update_angle < 0.1 and layer.update_ratio == pytest.approx(1.0, abs=1e-5) for layer in found.layers
+    )
+    assert [layer.feedback_angle for layer in found.layers] == [None] * 3
+
+
+def test_angles_are_those_of_the_matrices(batch):
+    network = make_network()
+    rule = FeedbackAlignment(network, batch[0])
+    rule.feedback["2"].codes.copy_(2 * network.chain[2].synapses.weight.detach())
+    rule.feedback["1"].codes.copy_(-network.chain[1].synapses.weight.detach())
+    first, second, third = diagnose(rule, *batch).layers
+    assert first.feedback_angle is None
+    assert second.feedback_angle == pytest.approx(180, abs=0.1)
+    assert third.feedback_angle == pytest.approx(0, abs=0.1)
+    assert third.feedback_ratio == pytest.approx(2)
+    assert second.update_angle == pytest.approx(0, abs=0.1)
+    assert second.update_ratio == pytest.approx(2, rel=1e-4)
+    assert first.update_angle == pytest.approx(180, abs=0.1)
+
+
+def test_modulation_and_zeros_are_measured(batch):
+    network = make_network()
+    rule = Pepita(network, batch[0])
+    found = diagnose(rule, *batch)
+    with torch.no_grad():
+        e = torch.softmax(network(batch[0]), 1) - nn.functional.one_hot(batch[1], 3)
+        want = (e @ rule.feedback).norm() / batch[0].norm()
+        dead = (next(network.stream(batch[0])).current <= 0).float().mean()
+    assert found.modulation == pytest.approx(float(want))
+    assert found.layers[0].zeros == pytest.approx(float(dead), abs=0.05)
+    assert "M to W" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (partial(Pepita, feedback_scale=3.0), "modulation"),
+        (partial(WeightMirror, feedback_scale=5.0), "feedback of 1"),
+        (partial(ActivationAlignment, step="fixed", rate=1.0), "step of 1"),
+    ],
+)
+def test_a_warning_comes_before_the_collapse(make, said, batch):
+    network = make_network()
+    watch = Diagnostics(every=1)
+    rule = make(network, batch[0])
+    with pytest.warns(TrainingWarning, match=said):
+        watch(rule, *batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        watch(rule, *batch)  # said once
+    assert len(watch.history) == 2
+    assert not any(make.func(make_network(), batch[0]).risks(*batch))
+
+
+def test_forward_forward_body_with_a_readout_of_its_own(batch):
+    network = make_network()
+    rule = PerLayer(network, batch[0], {"[01]": ForwardForward, "2": FrozenHidden})
+    outcome = rule(*batch)
+    assert outcome.loss.isfinite()
+    assert all(layer.synapses.weight.grad.any() for layer in network.chain)
+
+
+def test_a_network_of_one_layer_learns_by_every_rule(batch):
+    for name in NAMES:
+        network = Network([Layer(nn.Linear(12, 3))])
+        rule = rule_class(name)(network, batch[0])
+        rule(*batch)
+        assert network.chain[0].synapses.weight.grad.any(), name
