@@ -15,7 +15,7 @@ from edgepep.errors import EdgepepError, RecipeError
 from edgepep.network import Layer, Network
 from edgepep.neurons import Dropout, Leaky, Rate, Repeat
 from edgepep.rule import Rule
-from edgepep.synapses import Quantiser, conv, initialise_, linear, preparation
+from edgepep.synapses import Quantiser, conv, initialise_, linear, preparation, same_pads
 from edgepep.time_axis import each_step
 
 if TYPE_CHECKING:
@@ -33,20 +33,22 @@ def build(recipe: Recipe, seed: int, device: str) -> Network:
     info = datasets.info(recipe.dataset)
     encode = Repeat(recipe.time.steps) if recipe.time else None
     layers: list[Layer] = []
-    h = torch.zeros(2, *info.shape)
-    h = encode(h) if encode else h
+    x = torch.zeros(2, *info.shape)
+    posts: list[Tensor] = []
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         for i, table in enumerate(recipe.network.layers):
+            h = _read(recipe, i, table, posts) if i else encode(x) if encode else x
             layer = _layer(recipe, i, table, info.classes, h, seed)
             try:
-                h = layer.eval()(h).post
+                posts.append(layer.eval()(h).post)
             except RuntimeError as error:
                 raise _impossible(recipe, i, h, str(error).splitlines()[0]) from error
             layers.append(layer.train())
-    if tuple(h.shape) != (2, info.classes):
+    if tuple(posts[-1].shape) != (2, info.classes):
         raise _impossible(recipe, len(layers) - 1, h, f"the output must be {info.classes} values, one a class")
-    network = Network(layers, encode).to(device)
+    sources = [table.reads for table in recipe.network.layers]
+    network = Network(layers, encode, sources).to(device)
     network.freeze(*recipe.network.frozen)
     return network
 
@@ -111,6 +113,19 @@ def rule_options(kind: type[Rule]) -> list[str]:
     return names
 
 
+def _read(recipe: Recipe, i: int, table: LayerTable, posts: list[Tensor]) -> Tensor:
+    """What layer i > 0 reads: the sum of some posts."""
+    reads = [i - 1] if table.reads is None else table.reads
+    if not reads or max(reads) >= i:
+        raise RecipeError(f"{recipe.name}: network.layers[{i}]: reads is {reads}; it reads layers from 0 to {i - 1}.")
+    shapes = [list(posts[s].shape[1:]) for s in reads]
+    if any(shape != shapes[0] for shape in shapes):
+        raise RecipeError(
+            f"{recipe.name}: network.layers[{i}]: reads {reads}, of shapes {shapes}; sums need one shape."
+        )
+    return sum((posts[s] for s in reads[1:]), posts[reads[0]])
+
+
 def _layer(recipe: Recipe, i: int, table: LayerTable, classes: int, h: Tensor, seed: int) -> Layer:
     last = i == len(recipe.network.layers) - 1
     over_time = recipe.time is not None and not last
@@ -120,7 +135,8 @@ def _layer(recipe: Recipe, i: int, table: LayerTable, classes: int, h: Tensor, s
     except RuntimeError as error:
         raise _impossible(recipe, i, h, str(error).splitlines()[0]) from error
     synapses = _synapses(recipe, i, table, classes, pre, over_time)
-    initialise_(synapses, recipe.network.initialisation)
+    if table.synapses != "none":
+        initialise_(synapses, recipe.network.initialisation)
     return Layer(
         synapses,
         _neurons(recipe, i, table, last, seed),
@@ -141,6 +157,8 @@ def _preparation(recipe: Recipe, i: int, table: LayerTable, last: bool) -> list[
 def _synapses(recipe: Recipe, i: int, table: LayerTable, classes: int, pre: Tensor, over_time: bool) -> nn.Module:
     shape = tuple(pre.shape[2 if over_time else 1 :])
     features = classes if table.features == "classes" else table.features
+    if table.synapses == "none":
+        return nn.Identity()
     bias, bits = recipe.network.bias, recipe.precision.weight_bits if recipe.precision else None
     if table.synapses == "linear":
         if len(shape) != 1:
@@ -150,13 +168,27 @@ def _synapses(recipe: Recipe, i: int, table: LayerTable, classes: int, pre: Tens
         return linear(shape[0], features, bias=bias, bits=bits)
     if len(shape) != 3:
         raise _impossible(recipe, i, pre, f"conv synapses read [channels, height, width], not {list(shape)}")
-    reach = table.dilation * (table.kernel - 1) + 1
-    if min(shape[1:]) + 2 * table.padding < reach:
-        raise _impossible(recipe, i, pre, f"a kernel that reaches over {reach} does not fit {list(shape[1:])}")
+    kernel, stride, padding = _pair(table.kernel), _pair(table.stride), table.padding
+    shaped: dict[str, Any] = {"stride": stride, "dilation": table.dilation, "groups": table.groups}
+    if padding == "same":
+        if table.dilation > 1 or bits is not None:
+            raise _impossible(recipe, i, pre, 'padding = "same" is for plain weights without dilation')
+        left, right, above, below = same_pads((shape[1], shape[2]), kernel, stride)
+        even = left == right and above == below
+        shaped |= {"padding": (above, left)} if even else {"pads": (left, right, above, below)}
+    else:
+        shaped["padding"] = padding
+        for size, k in zip(shape[1:], kernel, strict=True):
+            reach = table.dilation * (k - 1) + 1
+            if size + 2 * padding < reach:
+                raise _impossible(recipe, i, pre, f"a kernel that reaches over {reach} does not fit {list(shape[1:])}")
     if shape[0] % table.groups or features % table.groups:
         raise _impossible(recipe, i, pre, f"{table.groups} groups do not divide {shape[0]} and {features} channels")
-    shaped = {key: getattr(table, key) for key in ("stride", "padding", "dilation", "groups")}
-    return conv(shape[0], features, table.kernel, bias=bias, bits=bits, **shaped)
+    return conv(shape[0], features, kernel, bias=bias, bits=bits, **shaped)
+
+
+def _pair(value: int | list[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _neurons(recipe: Recipe, i: int, table: LayerTable, last: bool, seed: int) -> nn.Module:

@@ -59,25 +59,29 @@ def walk_back(
             (-1, first layer's input, error there).
 
     """
-    with phase(BACKWARD):
-        top = network.chain[-1]
+    top = network.chain[-1]
+    with phase(BACKWARD, top.name):
         credit: dict[int, Tensor] = {len(memories) - 1: pull_back_through(top.decode, memories[-1].answered, error)}
-        lowest = first_learner(network) if lowest is None else lowest
-        for i in range(len(memories) - 1, max(lowest, 0) - 1, -1):
-            layer, (source, pre, answered) = network.chain[i], memories.pop()
-            if i not in credit:  # nothing above reads this layer, or wants to know
-                continue
+    lowest = first_learner(network) if lowest is None else lowest
+    for i in range(len(memories) - 1, max(lowest, 0) - 1, -1):
+        layer, (source, pre, answered) = network.chain[i], memories.pop()
+        if i not in credit:  # nothing above reads this layer, or wants to know
+            continue
+        with phase(BACKWARD, layer.name):
             delta = pull_back_through(layer.neurons, answered, credit.pop(i))
             if i > max(lowest, 0):
-                below = input_gradient(layer.synapses, pre, delta, matrix(i) if transports(layer.synapses) else pre)
+                through = matrix(i) if transports(layer.synapses) else pre
+                below = input_gradient(layer.synapses, pre, delta, through)
                 below = pull_back_through(layer.prepare, pre if source is None else source, below, layer.over_time)
                 for s in network.sources[i]:
                     credit[s] = credit[s] + below if s in credit else below
                 del below
-            del source, answered
-            yield i, pre, delta
-        if lowest < 0:
-            yield -1, pre, input_gradient(layer.synapses, pre, delta, matrix(0))
+        del source, answered
+        yield i, pre, delta
+    if lowest < 0:
+        with phase(BACKWARD, layer.name):
+            at_input = input_gradient(layer.synapses, pre, delta, matrix(0))
+        yield -1, pre, at_input
 
 
 def first_learner(network: Network) -> int:

@@ -29,8 +29,12 @@ _ELEMENTWISE = {
 
 
 def has_update(module: nn.Module) -> bool:
-    """Whether modules of this type have a local update."""
-    return weight_gradient.dispatch(type(module)) is not weight_gradient.dispatch(object)
+    """Whether there is a local update for this very module: one that its type, or a trusted library's, computes by."""
+    kind = type(module)
+    known = weight_gradient.dispatch(kind) is not weight_gradient.dispatch(object)
+    trusted = kind in weight_gradient.registry or kind.__module__.split(".")[0] in ("torch", "brevitas", "edgepep")
+    inherited = {vars(base).get("forward") for base in weight_gradient.registry}
+    return known and (trusted or getattr(kind, "forward", None) in inherited)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ class Diagnosis:
     risks: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        rows = [f"{'layer':<16}{'M to W':>9}{'|M|/|W|':>9}{'update':>9}{'ratio':>9}{'zeros':>9}"]
+        wide = max(16, *(len(layer.name) + 2 for layer in self.layers))
+        rows = [f"{'layer':<{wide}}{'M to W':>9}{'|M|/|W|':>9}{'update':>9}{'ratio':>9}{'zeros':>9}"]
         for layer in self.layers:
             cells = (
                 _degrees(layer.feedback_angle),
@@ -59,7 +60,7 @@ class Diagnosis:
                 _number(layer.update_ratio),
                 "-" if layer.zeros is None else f"{100 * layer.zeros:.1f} %",
             )
-            rows.append(f"{layer.name:<16}" + "".join(f"{cell:>9}" for cell in cells))
+            rows.append(f"{layer.name:<{wide}}" + "".join(f"{cell:>9}" for cell in cells))
         if self.modulation is not None:
             rows.append(f"modulation of the input |F e| / |x|: {self.modulation:.4f}")
         return "\n".join(rows + [f"warning: {risk}" for risk in self.risks])
@@ -135,6 +136,8 @@ def diagnose(rule: Rule, x: Tensor, target: Tensor, samples: Tensor | None = Non
 
 class _Recorder:
     """Stands where an updater stands, and adds up what it is given."""
+
+    follow = True
 
     def __init__(self) -> None:
         self.sums: dict[nn.Parameter, Tensor] = {}

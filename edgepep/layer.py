@@ -83,7 +83,7 @@ class Layer(nn.Module):
             scale: a factor, such as 1 / batch size.
 
         """
-        with phase(UPDATE):
+        with phase(UPDATE, self.name):
             if self.learns:
                 for name, gradient in weight_gradient(self.synapses, pre, delta).items():
                     parameter: nn.Parameter = getattr(self.synapses, name)
@@ -117,6 +117,12 @@ class Layer(nn.Module):
 
     def answer_to(self, feedback: Tensor, batch: int, fixed: bool) -> Tensor | None:
         """What the synapses add to their current for each row of the feedback, or None where that costs too much."""
-        if fixed and self.updater is not None and type(self.synapses) is nn.Linear and feedback.dim() == 2:
+        if (
+            fixed
+            and self.updater is not None
+            and self.updater.follow
+            and type(self.synapses) is nn.Linear
+            and feedback.dim() == 2
+        ):
             return self.updater.response(self.synapses.weight, feedback)  # type: ignore[arg-type]
         return linear_part(self.synapses, feedback) if len(feedback) < batch else None

@@ -87,6 +87,9 @@ def _(synapses: nn.Conv1d | nn.Conv2d, pre: Tensor, delta: Tensor) -> dict[str, 
 
 def _padded(synapses: nn.Conv1d | nn.Conv2d, pre: Tensor) -> tuple[Tensor, list[int]]:
     """The input as the kernel sees it, and the zero padding that is still to be added on both sides."""
+    own = getattr(synapses, "pads", None)
+    if own is not None:
+        return pad(pre, own), [0] * len(synapses.kernel_size)
     both_sides = synapses._reversed_padding_repeated_twice
     if synapses.padding_mode != "zeros":
         return pad(pre, both_sides, mode=synapses.padding_mode), [0] * len(synapses.kernel_size)
@@ -181,7 +184,8 @@ def respond(synapses: nn.Module, pre: Tensor, matrix: Tensor) -> Tensor:
         by_conv: Tensor = nn.Conv1d._conv_forward(synapses, pre, matrix, None)
         return by_conv
     if isinstance(synapses, nn.Conv2d):
-        by_conv = nn.Conv2d._conv_forward(synapses, pre, matrix, None)
+        forward = type(synapses)._conv_forward if hasattr(synapses, "pads") else nn.Conv2d._conv_forward
+        by_conv = forward(synapses, pre, matrix, None)
         return by_conv
     raise EdgepepError(f"{type(synapses).__name__} has no weights to be given others for.")
 

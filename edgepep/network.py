@@ -104,7 +104,7 @@ class Network(nn.Module):
         posts: dict[int, Tensor] = {}
         pre, current = self._modulate(start, feedback, error, fixed, shift, changed)
         del start, shift
-        with phase(SECOND):
+        with phase(SECOND, self.chain[0].name):
             posts[0] = through(self.chain[0].neurons, current)
         first = [Activity(pre, current, posts[0])]
         del pre, current
@@ -138,7 +138,7 @@ class Network(nn.Module):
 
     def _run(self, i: int, x: Tensor, posts: dict[int, Tensor], name: str) -> Activity:
         """Run layer i on the data, if it is the first, else on the posts that it reads; put its own among them."""
-        with phase(name):
+        with phase(name, self.chain[i].name):
             activity: Activity = self.chain[i](through(self.encode, x) if i == 0 else self._gather(posts, i))
         posts[i] = activity.post
         return activity
@@ -148,11 +148,11 @@ class Network(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Input and current of the first layer's synapses, modulated."""
         layer = self.chain[0]
-        with phase(PROJECTION):
+        with phase(PROJECTION, layer.name):
             pre = shifted(start.pre, error, feedback)
             if shift is not None:
                 pre = pre - shift
-        with phase(SECOND):
+        with phase(SECOND, layer.name):
             if shift is None and not changed:
                 answer = layer.answer_to(feedback, len(error), fixed)
                 if answer is not None:

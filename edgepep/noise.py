@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from edgepep.phases import count_draws
+
 _GOLDEN = -1640531527  # 2**32 divided by the golden ratio, as a signed 32-bit integer
 _FACTOR_1 = 0x7FEB352D
 _FACTOR_2 = 0x846CA68B - 2**32
@@ -37,6 +39,7 @@ def bits(shape: Sequence[int], key: Tensor) -> Tensor:
     size = 1
     for n in shape:
         size *= n
+    count_draws(size)
     index = torch.arange(size, dtype=torch.int32, device=key.device)
     return _mix_(index.mul_(_GOLDEN).add_(key)).view(tuple(shape))
 

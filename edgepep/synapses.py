@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
 
 
 def linear(inputs: int, outputs: int, *, bias: bool, bits: int | None = None) -> nn.Module:
@@ -19,13 +20,84 @@ def linear(inputs: int, outputs: int, *, bias: bool, bits: int | None = None) ->
     return QuantLinear(inputs, outputs, bias=bias, weight_bit_width=bits)  # type: ignore[no-any-return]
 
 
-def conv(inputs: int, outputs: int, kernel: int, *, bias: bool, bits: int | None = None, **shape: Any) -> nn.Module:
+def conv(
+    inputs: int, outputs: int, kernel: int | tuple[int, int], *, bias: bool, bits: int | None = None, **shape: Any
+) -> nn.Module:
     """Convolutional synapses in two dimensions, with weights quantised to some bits."""
+    pads = shape.pop("pads", None)
+    if pads is not None:
+        return PaddedConv2d(inputs, outputs, kernel, pads=pads, bias=bias, **shape)
     if bits is None:
         return nn.Conv2d(inputs, outputs, kernel, bias=bias, **shape)
     from brevitas.nn import QuantConv2d
 
     return QuantConv2d(inputs, outputs, kernel, bias=bias, weight_bit_width=bits, **shape)  # type: ignore[no-any-return]
+
+
+def same_pads(size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Zeros that TensorFlow's SAME puts left, right, above and below: the odd one goes right and below."""
+    total = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel, stride, strict=True)]
+    (above, below), (left, right) = [(n // 2, n - n // 2) for n in total]
+    return left, right, above, below
+
+
+class PaddedConv2d(nn.Conv2d):
+    """A convolution with its own number of zeros on each side, which are never kept: only the bare input is.
+
+    Args:
+        *shape: of nn.Conv2d.
+        pads: zeros left, right, above and below.
+        **options: of nn.Conv2d, but padding.
+
+    """
+
+    def __init__(self, *shape: Any, pads: tuple[int, int, int, int], **options: Any) -> None:
+        super().__init__(*shape, **options)
+        self.pads = pads
+
+    def extra_repr(self) -> str:
+        """Show the pads too when printed."""
+        plain: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{plain}, pads={self.pads}"
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad):
+            kept: Tensor = _PadAndConvolve.apply(input, weight, bias, self)
+            return kept
+        return conv2d(pad(input, self.pads), weight, bias, self.stride, 0, self.dilation, self.groups)
+
+
+class _PadAndConvolve(torch.autograd.Function):
+    """Pads for the moment of the product only; autograd would keep the padded copy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: PaddedConv2d) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.layer, ctx.biased = layer, bias is not None
+        return conv2d(pad(x, layer.pads), weight, bias, layer.stride, 0, layer.dilation, layer.groups)
+
+    @staticmethod
+    def backward(ctx: Any, *deltas: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        layer: PaddedConv2d = ctx.layer
+        (delta,), (left, _, above, _) = deltas, layer.pads
+        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.biased]
+        by_x, by_weight, by_bias = torch.ops.aten.convolution_backward(
+            delta,
+            pad(x, layer.pads),
+            weight,
+            [len(weight)] if ctx.biased else None,
+            layer.stride,
+            (0, 0),
+            layer.dilation,
+            False,
+            (0, 0),
+            layer.groups,
+            wanted,
+        )
+        if by_x is not None:
+            by_x = by_x[..., above : above + x.shape[-2], left : left + x.shape[-1]]
+        return by_x, by_weight, by_bias, None
 
 
 @torch.no_grad()
@@ -85,10 +157,12 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
 
 def preparation(word: str) -> nn.Module:
-    """Module for a recipe's word: "flatten", "maxpool 2", "avgpool 2"."""
+    """Module for a recipe's word: "flatten", "maxpool 2", "avgpool 2", "avgpool 25x5"."""
     kind, *size = word.split()
     if kind == "flatten" and not size:
         return nn.Flatten()
-    if kind in ("maxpool", "avgpool") and len(size) == 1 and size[0].isdecimal() and int(size[0]) > 0:
-        return nn.MaxPool2d(int(size[0])) if kind == "maxpool" else nn.AvgPool2d(int(size[0]))
-    raise ValueError(f"{word!r} is not a preparation; there are 'flatten', 'maxpool N' and 'avgpool N'")
+    sides = size[0].split("x") if len(size) == 1 else []
+    if kind in ("maxpool", "avgpool") and len(sides) in (1, 2) and all(n.isdecimal() and int(n) > 0 for n in sides):
+        window = (int(sides[0]), int(sides[-1]))
+        return nn.MaxPool2d(window) if kind == "maxpool" else nn.AvgPool2d(window)
+    raise ValueError(f"{word!r} is not a preparation; there are 'flatten', 'maxpool N' or 'NxM', 'avgpool N' or 'NxM'")

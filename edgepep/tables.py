@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from edgepep.errors import RecipeError
 
 Positive = Annotated[int, Field(gt=0)]
+Pair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
+"""Height and width."""
 
 
 class Table(BaseModel):
@@ -21,11 +23,15 @@ class Table(BaseModel):
 class LayerTable(Table):
     """One layer: what prepares its input, its synapses, its neurons."""
 
-    synapses: Literal["linear", "conv"]
-    features: Positive | Literal["classes"]
-    kernel: Positive = 3
-    stride: Positive = 1
-    padding: Annotated[int, Field(ge=0)] = 0
+    synapses: Literal["linear", "conv", "none"]
+    """"none": a sum of what is read, without weights."""
+    features: Positive | Literal["classes"] = "classes"
+    reads: list[Annotated[int, Field(ge=0)]] | None = None
+    """Numbers of the layers whose answers it adds up; else the one before."""
+    kernel: Positive | Pair = 3
+    stride: Positive | Pair = 1
+    padding: Annotated[int, Field(ge=0)] | Literal["same"] = 0
+    """"same": as TensorFlow pads, so that a stride divides the map, rounded up."""
     dilation: Positive = 1
     groups: Positive = 1
     neurons: Literal["relu", "tanh", "identity"] | None = None
@@ -104,7 +110,7 @@ def explained(error: ValidationError, model: type[BaseModel], file: str, place: 
     path = [
         part
         for part in first["loc"]
-        if not (isinstance(part, str) and part.startswith(("constrained", "literal", "int")))
+        if not (isinstance(part, str) and part.startswith(("constrained", "literal", "int", "list")))
     ]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*place, *path)).lstrip(".")
     if first["type"] != "extra_forbidden":

@@ -32,6 +32,8 @@ class InPlaceSGD(torch.optim.SGD):
         momentum: heavy-ball momentum; 0 keeps no velocity.
         weight_decay: L2 penalty.
         rates: factors of the learning rate, by the pattern of layers' names; the last that matches counts.
+        follow: keep the first layer's answer to PEPITA's feedback up to date rather than multiply it afresh: less
+            work, for two rows of it a class in memory.
 
     Raises:
         EdgepepError: if a value is out of range, or a pattern matches no layer.
@@ -45,11 +47,13 @@ class InPlaceSGD(torch.optim.SGD):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         rates: Mapping[str, float] | None = None,
+        follow: bool = True,
     ) -> None:
         limits = (("lr", lr, float("inf")), ("momentum", momentum, 1.0), ("weight_decay", weight_decay, float("inf")))
         for name, value, top in limits:
             if not 0 <= value < top:
                 raise EdgepepError(f"{name} is {value}; it must be at least 0 and below {top}.")
+        self.follow = follow
         self._followed: dict[nn.Parameter, _Followed] = {}
         super().__init__(
             parameter_groups(network, lr, rates or {}), lr=lr, momentum=momentum, weight_decay=weight_decay

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from edgepep import InPlaceSGD, Layer, Network, load, profile
-from edgepep.profiling.observe import FEEDBACK, KEPT, PARAMETERS, _Watch, observe
+from edgepep.profiling.observe import FEEDBACK, KEPT, PARAMETERS, observe
+from edgepep.profiling.trace import Watch
 from edgepep.rules.mempepita import Mempepita
 from edgepep.rules.pepita import Pepita
 
@@ -31,11 +32,11 @@ def test_backprop_has_no_gradient_of_the_input():
 def test_grouped_convolutions_count_their_own_channels(groups):
     conv = nn.Conv2d(8, 8, 3, padding=1, groups=groups)
     x = torch.randn(2, 8, 5, 5, requires_grad=True)
-    watch = _Watch(set())
+    watch = Watch({})
     with watch:
         conv(x).sum().backward()
     forward = 2 * 25 * 8 * (8 // groups) * 9
-    assert sum(watch.macs.values()) == 3 * forward
+    assert sum(watch.trace.macs_by("phase").values()) == 3 * forward
 
 
 def test_forward_agrees_with_fvcore():

@@ -1,32 +1,29 @@
-"""One step under observation: every operator counted, every buffer followed from its birth to its release."""
+"""Run a step of a rule under observation, and sum up what it cost."""
 
 from __future__ import annotations
 
-import weakref
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from edgepep import datasets, phases
 from edgepep.models import Recipe
 from edgepep.network import Network
-from edgepep.profiling.operations import macs
+from edgepep.profiling.trace import Buffer, Trace, Watch, living_at
 from edgepep.rule import Rule
 from edgepep.updater import InPlaceSGD
 
 KEPT, ROLLING, GRADIENTS = "activations kept", "activations rolling", "gradients"
-PARAMETERS, FEEDBACK, OPTIMIZER = "parameters", "feedback F", "optimizer state"
+PARAMETERS, FEEDBACK, OPTIMIZER, BATCH = "parameters", "feedback F", "optimizer state", "batch"
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What one training step of a rule costs: MACs by phase, and bytes by what they hold at the step's peak."""
+    """What one training step of a rule costs in torch: MACs by phase, and bytes by what they hold at the peak."""
 
     rule: str
     batch: int
@@ -34,6 +31,7 @@ class Costs:
     memory: dict[str, int]
     moment: str
     """The phase in which memory peaks."""
+    trace: Trace = field(repr=False, default_factory=Trace)
 
     @property
     def total_macs(self) -> int:
@@ -46,66 +44,7 @@ class Costs:
         return sum(self.memory.values())
 
 
-@dataclass(frozen=True, eq=False)
-class _Buffer:
-    size: int
-    shape: torch.Size
-    born: str
-
-
-@dataclass
-class _Watch(TorchDispatchMode):
-    """Counts operators by phase and follows every storage that they make."""
-
-    known: set[int]
-    macs: Counter[str] = field(default_factory=Counter)
-    living: dict[int, _Buffer] = field(default_factory=dict)
-    now: int = 0
-    peak: int = 0
-    at_peak: list[_Buffer] = field(default_factory=list)
-    moment: str = ""
-    kept: set[_Buffer] = field(default_factory=set)
-    """Buffers that were alive when the first forward pass had given its answer."""
-
-    def __post_init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Tell torch not to import its compiler for us: that takes seconds, and nothing here is compiled."""
-        return False
-
-    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        answer = operator(*args, **(kwargs or {}))
-        here = phases.current()
-        count = macs(operator, args, answer)
-        if count:
-            self.macs[here or "other"] += count
-        if here != phases.FORWARD and not self.kept:
-            self.kept = {b for b in self.living.values() if b.born == phases.FORWARD}
-        for leaf in tree_leaves(answer):
-            if isinstance(leaf, Tensor):
-                self._follow(leaf, here)
-        return answer
-
-    def _follow(self, tensor: Tensor, here: str) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self.known or key in self.living or not storage.nbytes():
-            return
-        buffer = self.living[key] = _Buffer(storage.nbytes(), tensor.shape, here)
-        self.now += buffer.size
-        weakref.finalize(storage, self._release, key)
-        if self.now > self.peak:
-            self.peak, self.moment, self.at_peak = self.now, here, list(self.living.values())
-
-    def _release(self, key: int) -> None:
-        buffer = self.living.pop(key, None)
-        if buffer is not None:
-            self.now -= buffer.size
-
-
-def observe(rule: Rule, x: Tensor, target: Tensor, optimizer: Any, name: str = "") -> Costs:
+def observe(rule: Rule, x: Tensor, target: Tensor, optimizer: Any, name: str = "", looking: bool = False) -> Costs:
     """Run two training steps, the first to let the optimizer make its state, and count the second.
 
     Args:
@@ -114,23 +53,45 @@ def observe(rule: Rule, x: Tensor, target: Tensor, optimizer: Any, name: str = "
         target: class indices [batch].
         optimizer: an InPlaceSGD, or anything with zero_grad, step and state, such as a torch optimizer.
         name: of the rule, for the report.
+        looking: look for zeros in the inputs of products too.
 
     """
     for _ in range(2):
         optimizer.zero_grad()
         fixed = _fixed(rule, optimizer)
-        watch = _Watch({key for tensors in (*fixed.values(), [x, target]) for key in _keys(tensors)})
+        watch = Watch(fixed | {BATCH: [x, target]}, looking)
         with watch:
             rule(x, target)
             optimizer.step()
-    shapes = {p.shape for p in rule.network.parameters()}
     memory = {kind: _bytes(tensors) for kind, tensors in fixed.items()}
-    memory |= {KEPT: 0, ROLLING: 0, GRADIENTS: 0}
-    for buffer in watch.at_peak:
-        learning = buffer.born in (phases.BACKWARD, phases.UPDATE)
-        kind = GRADIENTS if learning and buffer.shape in shapes else KEPT if buffer in watch.kept else ROLLING
+    peak, moment = _peak(watch.trace, {p.shape for p in rule.network.parameters()})
+    return Costs(
+        name or type(rule).__name__.lower(),
+        len(target),
+        watch.trace.macs_by("phase"),
+        memory | peak,
+        moment,
+        watch.trace,
+    )
+
+
+def _peak(trace: Trace, shapes: set[torch.Size]) -> tuple[dict[str, int], str]:
+    """Bytes of what the step made, at the peak, by what they hold; and the phase of the peak."""
+    best: list[Buffer] = []
+    highest, moment, kept = 0, "", set[Buffer]()
+    for now, alive in living_at(trace):
+        here = trace.operations[now].phase
+        if here != phases.FORWARD and not kept:
+            kept = {b for b in alive if b.phase == phases.FORWARD}
+        total = sum(b.size for b in alive)
+        if total > highest:
+            highest, moment, best = total, here, alive
+    memory = {KEPT: 0, ROLLING: 0, GRADIENTS: 0}
+    for buffer in best:
+        learning = buffer.phase in (phases.BACKWARD, phases.UPDATE)
+        kind = GRADIENTS if learning and buffer.shape in shapes else KEPT if buffer in kept else ROLLING
         memory[kind] += buffer.size
-    return Costs(name or type(rule).__name__.lower(), len(target), dict(watch.macs), memory, watch.moment)
+    return memory, moment
 
 
 def profile(recipe: Recipe, rule: str, *, batch: int = 64, in_place: bool = True) -> Costs:
@@ -145,14 +106,19 @@ def profile(recipe: Recipe, rule: str, *, batch: int = 64, in_place: bool = True
     """
     network = recipe.under(rule).build()
     settings = recipe.settings(rule)
-    info = datasets.info(recipe.dataset)
-    x, target = torch.rand(batch, *info.shape), torch.randint(info.classes, (batch,))
-    kind = InPlaceSGD if in_place else _HeldSGD
+    x, target = random_batch(recipe, batch)
+    kind = InPlaceSGD if in_place else HeldSGD
     optimizer = kind(network, settings.learning_rate, settings.momentum)
     return observe(recipe.make_rule(network, rule), x, target, optimizer, rule)
 
 
-class _HeldSGD:
+def random_batch(recipe: Recipe, batch: int) -> tuple[Tensor, Tensor]:
+    """Random inputs and classes of the shapes of a recipe's data."""
+    info = datasets.info(recipe.dataset)
+    return torch.rand(batch, *info.shape), torch.randint(info.classes, (batch,))
+
+
+class HeldSGD:
     """What torch.optim.SGD does with gradients held in `.grad`, without the seconds that a first optimizer takes."""
 
     def __init__(self, network: Network, lr: float, momentum: float) -> None:
@@ -160,11 +126,13 @@ class _HeldSGD:
         self.state: dict[Tensor, Tensor] = {}
 
     def zero_grad(self) -> None:
+        """Let the gradients go."""
         for p in self.parameters:
             p.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
+        """Heavy-ball momentum."""
         for p in self.parameters:
             if p.grad is not None:
                 if p not in self.state:
@@ -182,10 +150,6 @@ def _fixed(rule: Rule, optimizer: Any) -> dict[str, list[Tensor]]:
         FEEDBACK: [b for name, b in own.items() if not name.startswith("network.")],
         OPTIMIZER: [*followed, *(t for t in tree_leaves(list(optimizer.state.values())) if isinstance(t, Tensor))],
     }
-
-
-def _keys(tensors: Iterable[Tensor]) -> list[int]:
-    return [t.untyped_storage()._cdata for t in tensors]
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

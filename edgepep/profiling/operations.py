@@ -45,3 +45,23 @@ def macs(operator: Any, arguments: tuple[Any, ...], answer: Any) -> int:
     """Multiply-accumulates of one call; 0 for operators that only move, compare or work element by element."""
     count = MACS.get(operator)
     return count(arguments, answer) if count else 0
+
+
+# Which argument of a product is the activity.
+_ACTIVITY = {
+    aten.mm.default: 0,
+    aten.addmm.default: 1,
+    aten.bmm.default: 0,
+    aten.mv.default: 1,
+    aten.convolution.default: 0,
+}
+
+
+def density(operator: Any, arguments: tuple[Any, ...]) -> tuple[float, bool]:
+    """Share of the activity's elements that are not zero, and whether all the others are one; (1, False) if unknown."""
+    place = _ACTIVITY.get(operator)
+    if place is None:
+        return 1.0, False
+    activity: Tensor = arguments[place]
+    count = int(activity.count_nonzero())
+    return count / max(activity.numel(), 1), count == int((activity == 1).sum())
