@@ -73,7 +73,7 @@ class Network(nn.Module):
         """
         posts: dict[int, Tensor] = {}
         for i in range(len(self.chain)):
-            yield self._run(i, x, posts, name)
+            yield self.run_layer(i, x, posts, name)
 
     def modulated(
         self,
@@ -110,7 +110,7 @@ class Network(nn.Module):
         del pre, current
         yield first.pop()  # a name in this frame would keep the activity alive until the pass ends
         for i in range(1, len(self.chain)):
-            yield self._run(i, error, posts, SECOND)
+            yield self.run_layer(i, error, posts, SECOND)
 
     def select(self, pattern: str) -> list[Layer]:
         """Layers whose name matches a pattern such as "layer1.*" or "[01]", in order.
@@ -136,7 +136,7 @@ class Network(nn.Module):
         for module in self._noisy:
             module.renew()  # type: ignore[operator]
 
-    def _run(self, i: int, x: Tensor, posts: dict[int, Tensor], name: str) -> Activity:
+    def run_layer(self, i: int, x: Tensor, posts: dict[int, Tensor], name: str) -> Activity:
         """Run layer i on the data, if it is the first, else on the posts that it reads; put its own among them."""
         with phase(name, self.chain[i].name):
             activity: Activity = self.chain[i](through(self.encode, x) if i == 0 else self._gather(posts, i))

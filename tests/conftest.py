@@ -1,5 +1,6 @@
 """What several tests need: small networks of every kind, and real data where they are on disk."""
 
+import os
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from edgepep import Dropout, Layer, Leaky, Network, Rate, Repeat, datasets
 from edgepep.synapses import Quantiser, calibrate, conv, linear
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 KINDS = ["plain", "quantized", "spiking", "quantized-spiking"]
 SHAPES = {"mlp": (12,), "conv": (2, 6, 6), "residual": (2, 6, 6)}
 

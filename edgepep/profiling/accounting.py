@@ -1,8 +1,8 @@
 """The published accounting of Pau & Aymone 2023, re-derived from a network's layers, and their sheet's own errors.
 
-int8 everywhere, batch 1, no batch normalisation; a pooling or a sum counts one operation an element, a softmax 19 a class
-(15 and two conversions of 2); gradients, optimizer state and F take no memory. `exact` applies this to the layers as they
-are; `paper` puts back the sheet's input errors, by name, and so gives the published cells.
+int8 everywhere, batch 1, no batch normalisation; a pooling or a sum counts one operation an element, a softmax 19 a
+class (15 and two conversions of 2); gradients, optimizer state and F take no memory. `exact` applies this to the layers
+as they are; `paper` puts back the sheet's input errors, by name, and so gives the published cells.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Arena:
     """Bytes alive at that moment: no plan can need fewer."""
 
 
-def plan(trace: Trace, shapes: set[torch.Size], bytes_per_value: float = FLOAT) -> Arena:
+def plan(trace: Trace, shapes: frozenset[torch.Size], bytes_per_value: float = FLOAT) -> Arena:
     """Plan a step as a device runs it.
 
     What differs from torch: a buffer ends with its last use; an operator that works element by element writes over an
@@ -62,7 +62,7 @@ def plan(trace: Trace, shapes: set[torch.Size], bytes_per_value: float = FLOAT) 
     return Arena(slots, max((slot.offset + slot.size for slot in slots), default=0), moment, live)
 
 
-def _slots(trace: Trace, shapes: set[torch.Size], bytes_per_value: float) -> list[Slot]:
+def _slots(trace: Trace, shapes: frozenset[torch.Size], bytes_per_value: float) -> list[Slot]:
     last: dict[Buffer, int] = {}
     first: dict[Buffer, int] = {}
     for now, operation in enumerate(trace.operations):
@@ -111,7 +111,7 @@ def _written_over(
     return None
 
 
-def _streamed(trace: Trace, shapes: set[torch.Size]) -> set[Buffer]:
+def _streamed(trace: Trace, shapes: frozenset[torch.Size]) -> set[Buffer]:
     """Weight gradients whose only use is to be added, element by element, to what outlives the step."""
     candidates = {
         b

@@ -32,6 +32,8 @@ class Costs:
     moment: str
     """The phase in which memory peaks."""
     trace: Trace = field(repr=False, default_factory=Trace)
+    shapes: frozenset[torch.Size] = frozenset()
+    """Of the weights."""
 
     @property
     def total_macs(self) -> int:
@@ -56,26 +58,23 @@ def observe(rule: Rule, x: Tensor, target: Tensor, optimizer: Any, name: str = "
         looking: look for zeros in the inputs of products too.
 
     """
-    for _ in range(2):
-        optimizer.zero_grad()
-        fixed = _fixed(rule, optimizer)
-        watch = Watch(fixed | {BATCH: [x, target]}, looking)
-        with watch:
-            rule(x, target)
-            optimizer.step()
+    few = slice(0, 2 if len(x) > 1 else 1)  # enough to make the optimizer's state; normalisation wants two
+    rule(x[few], target[few])
+    optimizer.step()
+    optimizer.zero_grad()
+    fixed = _fixed(rule, optimizer)
+    watch = Watch(fixed | {BATCH: [x, target]}, looking)
+    with watch:
+        rule(x, target)
+        optimizer.step()
     memory = {kind: _bytes(tensors) for kind, tensors in fixed.items()}
-    peak, moment = _peak(watch.trace, {p.shape for p in rule.network.parameters()})
-    return Costs(
-        name or type(rule).__name__.lower(),
-        len(target),
-        watch.trace.macs_by("phase"),
-        memory | peak,
-        moment,
-        watch.trace,
-    )
+    shapes = frozenset(p.shape for p in rule.network.parameters())
+    peak, moment = _peak(watch.trace, shapes)
+    macs = watch.trace.macs_by("phase")
+    return Costs(name or type(rule).__name__.lower(), len(target), macs, memory | peak, moment, watch.trace, shapes)
 
 
-def _peak(trace: Trace, shapes: set[torch.Size]) -> tuple[dict[str, int], str]:
+def _peak(trace: Trace, shapes: frozenset[torch.Size]) -> tuple[dict[str, int], str]:
     """Bytes of what the step made, at the peak, by what they hold; and the phase of the peak."""
     best: list[Buffer] = []
     highest, moment, kept = 0, "", set[Buffer]()

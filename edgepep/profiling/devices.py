@@ -1,0 +1,144 @@
+"""Will it fit? A part's memory beside what a step needs, the line that breaks it, and what would fit instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgepep import plugins
+from edgepep.errors import EdgepepError
+from edgepep.profiling.costs import DeviceMemory, RuleCosts, costs
+from edgepep.profiling.energy import read
+from edgepep.profiling.subject import Subject
+
+PARTS = Path(__file__).parent / "devices.toml"
+CODE = 16 * 1024
+"""Bytes of flash set aside for the program; kernels of a training step were measured at 0.5 to 3 kB."""
+STACK = 1024
+"""Bytes of RAM set aside for the stack; 84 to 296 were measured."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A part: its memory in bytes."""
+
+    name: str
+    part: str
+    ram: int
+    flash: int
+    source: str = ""
+
+
+def names() -> list[str]:
+    """Names of the known parts."""
+    return sorted(read(PARTS))
+
+
+def device(name: str) -> Device:
+    """Find a known part.
+
+    Raises:
+        EdgepepError: if it is not known.
+
+    """
+    known = read(PARTS)
+    if name not in known:
+        try:
+            plugins.check("device", name, sorted(known))
+        except EdgepepError as error:
+            raise EdgepepError(f"{error} For another part, give --ram and --flash.") from error
+    own = known[name]
+    return Device(name, own["part"], own["ram"] * 1024, own["flash"] * 1024, own["source"])
+
+
+def custom(ram: str | None, flash: str | None) -> Device:
+    """A part by its memory: sizes such as "256K" or "1M"; what is not said is not limited."""
+    return Device("this part", "by its memory", _size("--ram", ram), _size("--flash", flash))
+
+
+def _size(option: str, text: str | None) -> int:
+    if text is None:
+        return 2**62
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKmM]?)(?:i?[bB])?", text.strip())
+    if not found:
+        raise EdgepepError(f"{option} is {text!r}; write a size such as 256K or 1M.")
+    return int(float(found[1]) * {"": 1, "k": 1024, "m": 1024**2}[found[2].lower()])
+
+
+def shortage(memory: DeviceMemory, part: Device) -> str | None:
+    """Say which line breaks the budget; None if the step fits."""
+    ram = memory.ram + STACK
+    lines = {
+        "weights that learn": memory.weights,
+        "activities and scratch": memory.arena,
+        "feedback F": memory.feedback,
+        "optimizer state": memory.optimizer,
+        "stack": STACK,
+    }
+    if ram > part.ram:
+        total = 0
+        for line, size in lines.items():
+            total += size
+            if total > part.ram:
+                return f"RAM: {_kb(ram)} needed, {_kb(part.ram)} there; {line} ({_kb(size)}) breaks it."
+    flash = memory.weights + memory.frozen + CODE
+    if flash > part.flash:
+        return f"flash: {_kb(flash)} needed for the weights to start from and the program, {_kb(part.flash)} there."
+    return None
+
+
+def verdict(found: RuleCosts, part: Device) -> str:
+    """One line: fits or does not fit, and why."""
+    said = shortage(found.device, part)
+    if said is None:
+        return f"{found.rule} fits {part.name}: {_kb(found.device.ram + STACK)} of {_kb(part.ram)} RAM."
+    return f"{found.rule} does not fit {part.name}. {said}"
+
+
+def alternatives(subject: Subject, rule: str, part: Device, limit: int = 3) -> list[str]:
+    """What would fit instead: the smallest changes first."""
+    found = []
+    for words, tried in _changes(subject, rule):
+        made = costs(subject, batch=1, **tried)  # type: ignore[arg-type]
+        if shortage(made.device, part) is None:
+            found.append(f"{words}: {_kb(made.device.ram + STACK)}")
+        if len(found) == limit:
+            break
+    return found
+
+
+def _changes(subject: Subject, rule: str) -> Iterator[tuple[str, dict[str, object]]]:
+    network = subject.network(rule)
+    hidden = [layer.name for layer in network.chain[:-1] if layer.learns]
+    half = tuple(hidden[: (len(hidden) + 1) // 2])
+    yield f"{rule} with F from its seed", {"rule": rule, "seeded": True}
+    for other in ("mempepita", "drtp", "spela"):
+        if other != rule:
+            yield f"{other} with feedback from its seed", {"rule": other, "seeded": True}
+    yield f"{rule} in int8", {"rule": rule, "seeded": True, "precision": "int8"}
+    yield f"{rule} with the first {len(half)} layers frozen", {"rule": rule, "seeded": True, "frozen": half}
+    for other in ("mempepita", "drtp"):
+        yield f"{other} in int8", {"rule": other, "seeded": True, "precision": "int8"}
+    yield (
+        f"{rule} in int8, first {len(half)} layers frozen",
+        {
+            "rule": rule,
+            "seeded": True,
+            "precision": "int8",
+            "frozen": half,
+        },
+    )
+    yield (
+        "frozen_hidden in int8 (the last layer alone)",
+        {
+            "rule": "frozen_hidden",
+            "precision": "int8",
+            "frozen": tuple(hidden),
+        },
+    )
+
+
+def _kb(size: int) -> str:
+    return f"{size / 1024:,.1f} KiB"
