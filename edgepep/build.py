@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from edgepep import datasets, plugins, rules
 from edgepep.composite import PerLayer
 from edgepep.errors import EdgepepError, RecipeError
+from edgepep.local import transports
 from edgepep.network import Layer, Network
 from edgepep.neurons import Dropout, Leaky, Rate, Repeat
 from edgepep.rule import Rule
@@ -65,7 +66,7 @@ def make_rule(recipe: Recipe, network: Network, rule: str, seed: int) -> Rule:
     example = torch.zeros(2, *datasets.info(recipe.dataset).shape, device=where)
     if recipe.head is None:
         return _made(recipe, rule, seed, network, example).to(where)
-    names = [layer.name for layer in network.chain]
+    names = [layer.name for layer in network.chain if transports(layer.synapses)]
     count = len(names) - recipe.head.layers
     if count < 1:
         raise RecipeError(f"{recipe.name}: head.layers is {recipe.head.layers}; the network has {len(names)} layers.")

@@ -50,18 +50,37 @@ class PerLayer(Rule):
 
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Run each rule on its layers; what the last one says is the outcome."""
-        for rule, mine in zip(self.rules, self.own, strict=True):
-            assert isinstance(rule, Rule)
+        for rule, mine in zip(self._rules(), self.own, strict=True):
             rule.samples = self.samples
             with _Resting(self.network, mine):
                 outcome = rule.learn(x, target)
         return outcome
 
+    def risks(self, x: Tensor, target: Tensor) -> list[str]:
+        """Those of all its rules."""
+        return [risk for rule in self._rules() for risk in rule.risks(x, target)]
+
+    def modulation(self, x: Tensor, target: Tensor) -> float | None:
+        """The largest of its rules."""
+        found = [rule.modulation(x, target) for rule in self._rules()]
+        return max((value for value in found if value is not None), default=None)
+
+    def feedback_matrices(self) -> dict[int, Tensor]:
+        """Each layer's from its own rule."""
+        chain = self.network.chain
+        return {
+            i: matrix
+            for rule, mine in zip(self._rules(), self.own, strict=True)
+            for i, matrix in rule.feedback_matrices().items()
+            if chain[i] in mine
+        }
+
+    def _rules(self) -> list[Rule]:
+        return [rule for rule in self.rules if isinstance(rule, Rule)]
+
     def predict(self, x: Tensor) -> Tensor:
         """Scores by the last rule's way of asking the network."""
-        last = self.rules[-1]
-        assert isinstance(last, Rule)
-        return last.predict(x)
+        return self._rules()[-1].predict(x)
 
 
 class _Resting:

@@ -11,7 +11,7 @@ from edgepep.local import effective_weight, input_gradient, transports
 from edgepep.network import Layer, Network
 from edgepep.phases import ALIGN, BACKWARD, phase
 from edgepep.rule import Outcome, Rule, output_error
-from edgepep.time_axis import pull_back_through
+from edgepep.time_axis import pull_back_through, through
 
 Matrix = Callable[[int], Tensor]
 """From a layer's index to the matrix through which its error goes down to the layers that it reads."""
@@ -33,8 +33,9 @@ def remember(network: Network, x: Tensor) -> tuple[list[Memory], Tensor]:
     posts: list[Tensor] = []
     for i, activity in enumerate(network.stream(x)):
         layer = network.chain[i]
-        prepared = i > 0 and type(layer.prepare) is not nn.Identity
-        source = network.gathered(posts, i) if prepared else None
+        source = None
+        if layer.learns_before or (i > 0 and type(layer.prepare) is not nn.Identity):
+            source = network.gathered(posts, i) if i else through(network.encode, x)
         posts.append(activity.post)
         memories.append(Memory(source, activity.pre, _answered(layer, activity.current, activity.post)))
         post = activity.post
@@ -69,9 +70,9 @@ def walk_back(
             continue
         with phase(BACKWARD, layer.name):
             delta = pull_back_through(layer.neurons, answered, credit.pop(i))
-            if i > max(lowest, 0):
-                through = matrix(i) if transports(layer.synapses) else pre
-                below = input_gradient(layer.synapses, pre, delta, through)
+            if i > max(lowest, 0) or layer.learns_before:
+                way = matrix(i) if transports(layer.synapses) else pre
+                below = input_gradient(layer.synapses, pre, delta, way)
                 below = pull_back_through(layer.prepare, pre if source is None else source, below, layer.over_time)
                 for s in network.sources[i]:
                     credit[s] = credit[s] + below if s in credit else below
@@ -86,12 +87,16 @@ def walk_back(
 
 def first_learner(network: Network) -> int:
     """Index of the lowest layer that learns; no error has to go below it."""
-    return next((i for i, layer in enumerate(network.chain) if layer.learns), len(network.chain))
+    return next((i for i, layer in enumerate(network.chain) if layer.learnable()), len(network.chain))
 
 
 def ways_down(network: Network) -> dict[int, Layer]:
     """Layers through whose weights an error goes down to others, by their index."""
-    return {i: layer for i, layer in enumerate(network.chain) if i > 0 and transports(layer.synapses)}
+    return {
+        i: layer
+        for i, layer in enumerate(network.chain)
+        if transports(layer.synapses) and (i > 0 or layer.learns_before)
+    }
 
 
 def weights_of(layer: Layer) -> Tensor:

@@ -11,11 +11,11 @@ from torch import fx, nn
 
 from edgepep.errors import ConversionError
 from edgepep.foreign import is_foreign, stand_for
-from edgepep.local import weight_gradient
 from edgepep.network import Layer, Network
-from edgepep.neurons import Rate, Repeat
+from edgepep.neurons import Leaky, Rate, Repeat
 from edgepep.normalisation import NORMS
-from edgepep.work import Workshop
+from edgepep.time_axis import EachStep
+from edgepep.work import Workshop, has_update, refuse_what_would_not_learn
 
 _ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
 _ACTIVATIONS = (
@@ -26,15 +26,6 @@ _ELEMENTWISE = {
     *("relu", "relu_", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "hardswish", "hardsigmoid"),
     *("hardtanh", "tanh", "tanh_", "sigmoid", "sigmoid_", "logsigmoid", "softplus", "softsign", "log_softmax"),
 }
-
-
-def has_update(module: nn.Module) -> bool:
-    """Whether there is a local update for this very module: one that its type, or a trusted library's, computes by."""
-    kind = type(module)
-    known = weight_gradient.dispatch(kind) is not weight_gradient.dispatch(object)
-    trusted = kind in weight_gradient.registry or kind.__module__.split(".")[0] in ("torch", "brevitas", "edgepep")
-    inherited = {vars(base).get("forward") for base in weight_gradient.registry}
-    return known and (trusted or getattr(kind, "forward", None) in inherited)
 
 
 @dataclass(frozen=True)
@@ -74,6 +65,8 @@ class Cutter(Workshop):
     def add(self, node: fx.Node) -> None:
         """Take in one node."""
         if node.op == "placeholder":
+            if self.values and node.args:
+                return  # a further argument, left at its default
             if self.values:
                 raise ConversionError(f"the forward takes a second input, {node.name!r}; a network has one.")
             self.values[node] = _Value((), (), node)
@@ -98,12 +91,14 @@ class Cutter(Workshop):
         elif len({id(self.values[n].base) for n in inputs}) == 1:
             self._work(node, module, inputs)
         else:
-            raise ConversionError(
-                f"{self._place(node)} joins {len(inputs)} tensors; a network joins layers by sums only."
-            )
+            sizes = [n for n in inputs if _is_size(n)]
+            said = "takes a size from another tensor than it reshapes; use its own size, or flatten(1)"
+            other = f"joins {len(inputs)} tensors; a network joins layers by sums only"
+            raise ConversionError(f"{self._place(node)} {said if sizes else other}.")
 
     def _learns(self, node: fx.Node, module: nn.Module) -> bool:
         if has_update(module):
+            refuse_what_would_not_learn(str(node.target), module)
             if module in self.used:
                 raise ConversionError(
                     f"{node.target} ({type(module).__name__}) is used twice; a layer learns from one place only. For a "
@@ -121,6 +116,10 @@ class Cutter(Workshop):
 
     def _open(self, node: fx.Node, name: str, read: _Value, synapses: nn.Module) -> None:
         """Begin a layer that reads a value."""
+        if not read.sources and self.drafts:
+            raise ConversionError(
+                f"{name} reads the input, which another layer has read by itself; sum or branch later."
+            )
         rounding = [self.after[s] for s in read.sources if s in self.after]
         work = self.as_module(read.base, read.work)
         prepare = nn.Sequential(*rounding, *([] if isinstance(work, nn.Identity) else [work])) if rounding else work
@@ -129,7 +128,7 @@ class Cutter(Workshop):
 
     def _junction(self, node: fx.Node, value: _Value) -> _Value:
         """A layer without weights, where work stands between a layer and a sum, or several read the same."""
-        if value.work or not value.sources:
+        if value.work or not value.sources or any(s in self.after for s in value.sources):
             self._open(node, f"{node.name}+", value, nn.Identity())
             value = self.values[node]
         return value
@@ -142,6 +141,11 @@ class Cutter(Workshop):
 
     def _work(self, node: fx.Node, module: nn.Module | None, inputs: list[fx.Node]) -> None:
         value = max((self.values[n] for n in inputs), key=lambda v: len(v.work))
+        if module is not None and type(module).__name__ == "Leaky" and is_foreign(module) and value.work:
+            self._open(node, f"{node.name}+", value, nn.Identity())  # pooled currents: a layer without weights spikes
+            value = self.values[node]
+            self._joins_neurons(node, module, value, node, alone=True)
+            return
         if self._joins_neurons(node, module, value, inputs[0]):
             self.values[node] = _Value(value.sources, (), node)
             return
@@ -149,9 +153,14 @@ class Cutter(Workshop):
         if _readers(node) > 1 and not _is_size(node):
             self._junction(node, self.values[node])
 
-    def _joins_neurons(self, node: fx.Node, module: nn.Module | None, value: _Value, before: fx.Node) -> bool:
+    def _joins_neurons(
+        self, node: fx.Node, module: nn.Module | None, value: _Value, before: fx.Node, alone: bool = False
+    ) -> bool:
         """Take a node in among the neurons of the layer it follows, if it keeps the shape and is its only reader."""
-        if len(value.sources) != 1 or value.work or len(before.users) != 1 or value.sources[0] in self.after:
+        only = alone or len(before.users) == 1
+        if module is None and "dropout" in _name(node):
+            raise ConversionError(f"{self._place(node)} draws a new mask in every pass; use nn.Dropout.")
+        if len(value.sources) != 1 or value.work or not only or value.sources[0] in self.after:
             return False
         layer = value.sources[0]
         draft = self.drafts[layer]
@@ -213,7 +222,8 @@ class Cutter(Workshop):
             if spiking and i == len(self.drafts) - 1 and not draft.neurons and _is_linear(prepare):
                 over_time = False  # a linear readout may read the rate of what spikes rather than every step
                 prepare = nn.Sequential(Rate(), *([] if isinstance(prepare, nn.Identity) else [prepare]))
-            neurons = draft.neurons[0] if len(draft.neurons) == 1 else nn.Sequential(*draft.neurons)
+            own = [EachStep(m) if over_time and not isinstance(m, Leaky) else m for m in draft.neurons]
+            neurons = own[0] if len(own) == 1 else nn.Sequential(*own)
             decode = Rate() if over_time else None
             layers.append(Layer(draft.synapses, neurons if draft.neurons else None, prepare, decode, draft.name))
         sources = [draft.sources or None for draft in self.drafts]
@@ -233,4 +243,7 @@ def _readers(node: fx.Node) -> int:
 
 
 def _is_size(node: fx.Node) -> bool:
-    return _name(node) in ("size", "getattr", "getitem", "shape")
+    """Whether a node is a number, or numbers, of a tensor's shape."""
+    if _name(node) == "getitem":
+        return isinstance(node.args[0], fx.Node) and _is_size(node.args[0])
+    return _name(node) in ("size", "dim", "numel") or (_name(node) == "getattr" and node.args[1:] == ("shape",))

@@ -179,15 +179,18 @@ def _undone(rule: Rule) -> Iterator[None]:
     """Put back what a step changes: state, gradients, samples."""
     state = {key: value.clone() for key, value in rule.state_dict(keep_vars=False).items()}
     grads = {p: p.grad for p in rule.parameters()}
-    samples, delayed = rule.samples, getattr(rule, "delayed", None)
+    samples = rule.samples
+    delayed = {m: m.delayed for m in rule.modules() if hasattr(m, "delayed")}
     for p in grads:
         p.grad = None
     try:
         yield
     finally:
         rule.samples = samples
-        if delayed is not None:  # as many rows as samples were seen
-            rule.delayed = delayed
+        for module, rows in delayed.items():  # as many rows as samples were seen
+            module.delayed = rows
+        for layer in rule.network.chain:
+            layer.forget()
         with torch.no_grad():
             for key, value in rule.state_dict(keep_vars=False).items():
                 if not torch.equal(value, state[key]):  # untouched tensors keep their version, which others watch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +37,12 @@ def stand_for(path: str, module: nn.Module, steps: int | None) -> Stand:
     kind = type(module).__name__
     if kind == "Leaky":
         return Stand(_leaky(path, module, steps), None, True)
+    if kind in ("QuantReLU", "QuantIdentity"):
+        if getattr(module, "return_quant_tensor", False):
+            raise ConversionError(f"{path} ({kind}) returns Brevitas' own tensors; set return_quant_tensor=False.")
+        if any(getattr(m, "counter", None) == 0 for m in module.modules()):  # Brevitas counts the batches it has seen
+            raise ConversionError(f"{path} ({kind}) has no scale yet; run the module on some batches in train() first.")
+        module = copy.deepcopy(module)  # set to its scale; the user's own stays in the mode it is in
     if kind == "QuantReLU":
         return Stand(nn.ReLU(), Quantiser(module))  # a rule compares the activity before rounding
     if kind == "QuantIdentity":

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgepep.local import Gradient, accumulate_, linear_part, weight_gradient
 from edgepep.phases import UPDATE, phase
-from edgepep.time_axis import each_step, through
+from edgepep.time_axis import each_step, pull_back_through, through
 
 if TYPE_CHECKING:
     from edgepep.updater import InPlaceSGD
@@ -72,6 +72,19 @@ class Layer(nn.Module):
         """Return what the synapses are given, [batch, ...]: over time, its mean."""
         return (pre[0] if pre.stride(0) == 0 else pre.mean(0)) if self.over_time else pre
 
+    def error_at_current(self, answered: Tensor, credit: Tensor) -> Tensor:
+        """Pull a credit for what is read of the post back to the current, by the neurons' own derivative.
+
+        Args:
+            answered: the current, or the post, which has the same shape.
+            credit: [batch, ...], with 1 for the axes along which it is the same.
+
+        """
+        if type(self.neurons) is nn.Identity and not self.over_time:
+            return credit
+        credit = credit.expand(answered.shape[1 if self.over_time else 0 :])
+        return pull_back_through(self.neurons, answered, pull_back_through(self.decode, answered, credit))
+
     def learn(self, pre: Tensor, delta: Tensor, scale: float = 1.0) -> None:
         """Change the weights by the gradient of scale * sum(delta * synapses(pre)): the only place where they change.
 
@@ -83,13 +96,16 @@ class Layer(nn.Module):
             scale: a factor, such as 1 / batch size.
 
         """
+        if self.resting:
+            self.forget()
+            return
         with phase(UPDATE, self.name):
             if self.learns:
                 for name, gradient in weight_gradient(self.synapses, pre, delta).items():
                     parameter: nn.Parameter = getattr(self.synapses, name)
                     if parameter.requires_grad:
                         self._change(parameter, gradient, scale)
-            for norm in () if self.resting else self._norms:
+            for norm in self._norms:
                 norm.hand_over(lambda parameter, gradient: self._change(parameter, gradient, scale))  # type: ignore[operator]
 
     def _change(self, parameter: nn.Parameter, gradient: Gradient, scale: float) -> None:
@@ -100,10 +116,24 @@ class Layer(nn.Module):
             parameter.grad = torch.zeros_like(parameter)
         accumulate_(parameter.grad, gradient, alpha=scale)
 
+    def forget(self) -> None:
+        """Let go of what was left here for normalisations to learn from."""
+        for norm in self._norms:
+            norm.gradients.clear()  # type: ignore[operator, union-attr]
+
     def learnable(self) -> list[nn.Parameter]:
         """Parameters that rules may change: of the synapses, then of normalisations around them."""
+        if self.resting:
+            return []
         found = [*self.synapses.parameters(), *(p for norm in self._norms for p in norm.parameters())]
         return [p for p in found if p.requires_grad]
+
+    @property
+    def learns_before(self) -> bool:
+        """Whether a normalisation before the synapses learns."""
+        if not self._norms or self.resting:
+            return False
+        return any(p.requires_grad for m in self.prepare.modules() if m in self._norms for p in m.parameters())
 
     @property
     def learns(self) -> bool:

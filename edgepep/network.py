@@ -45,9 +45,8 @@ class Network(nn.Module):
             layer.name = layer.name or str(i)
         self.sources = _checked(sources or [None] * len(layers), len(layers))
         self._last_use = {s: i for i, sources in enumerate(self.sources) for s in sources}
-        for module in layers[0].neurons.modules():  # its current is used again for the second pass
-            if getattr(module, "inplace", False):
-                module.inplace = False  # type: ignore[assignment]
+        for i, layer in enumerate(layers):
+            _keep_what_is_used_again(layer, i == 0)
         self._noisy = [m for m in self.modules() if hasattr(m, "renew")]
         for place, module in enumerate(self._noisy):
             module.place = place  # type: ignore[assignment]
@@ -167,6 +166,19 @@ class Network(nn.Module):
     def gathered(self, posts: Sequence[Tensor], i: int) -> Tensor:
         """What layer i > 0 reads, given the posts of all layers before it."""
         return _sum([posts[s] for s in self.sources[i]])
+
+
+def _keep_what_is_used_again(layer: Layer, first: bool) -> None:
+    """Stop modules from overwriting their input, but a ReLU its current: its sign is all that is asked of it later.
+
+    What is read before the synapses may be another layer's answer, which a rule keeps; the first layer's current is
+    used again for the second pass.
+    """
+    neurons = layer.neurons[0] if isinstance(layer.neurons, nn.Sequential) and len(layer.neurons) else layer.neurons
+    for module in (*layer.prepare.modules(), *layer.neurons.modules()):
+        harmless = module is neurons and type(module) is nn.ReLU and not first
+        if getattr(module, "inplace", False) and not harmless:
+            module.inplace = False  # type: ignore[assignment]
 
 
 def _sum(read: list[Tensor]) -> Tensor:

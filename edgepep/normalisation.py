@@ -37,8 +37,13 @@ class Norm(nn.Module):
         if statistics == "running" and isinstance(norm, _BatchNorm) and norm.running_mean is None:
             raise EdgepepError("statistics is 'running', but the BatchNorm keeps none (track_running_stats=False).")
         self.norm, self.statistics = norm, statistics
+        self.fresh, self.place = True, 0
         self.gradients: dict[nn.Parameter, Tensor] = {}
         """Left here by `edgepep.local.pull_back`, until the layer learns."""
+
+    def renew(self) -> None:
+        """Begin a step."""
+        self.fresh = True
 
     def forward(self, x: Tensor) -> Tensor:
         """From and to [batch, ...]."""
@@ -46,8 +51,10 @@ class Norm(nn.Module):
         if isinstance(norm, _BatchNorm) and norm.training:
             if self.statistics == "running":
                 return batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-            if phases.current() not in ("", phases.FORWARD):
-                return batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+            if phases.current():  # within a step: the first pass counts, whatever else is run
+                if not self.fresh:
+                    return batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+                self.fresh = False
         answer: Tensor = norm(x)
         return answer
 

@@ -1,5 +1,6 @@
 """Names for the parts of a training step, so that whoever watches the step can say where a cost arose."""
 
+STEP = "rest of the step"
 FORWARD = "forward pass"
 SECOND = "second forward pass"
 AGAIN = "repeated first pass"

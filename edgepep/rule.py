@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from edgepep.errors import EdgepepError
 from edgepep.network import Network
+from edgepep.phases import STEP, phase
 
 
 class Outcome(NamedTuple):
@@ -70,14 +71,16 @@ class Rule(nn.Module):
             EdgepepError: if the targets are not class indices, one a sample.
 
         """
-        if target.dim() != 1 or target.is_floating_point() or len(target) != len(x):
+        if target.dim() != 1 or target.is_floating_point() or target.dtype == torch.bool or len(target) != len(x):
             raise EdgepepError(
                 f"targets are {target.dtype} of shape {list(target.shape)}; {type(self).__name__} learns from class "
                 f"indices of shape [{len(x)}], one a sample."
             )
+        target = target if target.dtype == torch.int64 else target.long()
         self.network.renew_noise()
         self.samples = samples
-        return self.learn(x, target)
+        with phase(STEP):
+            return self.learn(x, target)
 
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Do one step; each rule writes this."""
@@ -124,6 +127,11 @@ def output_error(logits: Tensor, target: Tensor) -> Tensor:
 def classes_of(target: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
     """One-hot rows [batch, classes] of class indices."""
     return torch.zeros(len(target), classes, dtype=dtype, device=target.device).scatter_(1, target.unsqueeze(1), 1.0)
+
+
+def like(network: Network) -> Tensor:
+    """A tensor of the device and dtype that a network computes in."""
+    return next(p for p in network.parameters() if p.is_floating_point()).detach()
 
 
 def one_of(name: str, value: object, *allowed: object) -> None:

@@ -28,6 +28,28 @@ def each_step(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return over_time
 
 
+class EachStep(nn.Module):
+    """A module among neurons over time that knows nothing of time: applied at each step of [time, batch, ...].
+
+    Args:
+        module: from and to [batch, ...].
+
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From and to [time, batch, ...]."""
+        return each_step(self.module, x)
+
+
+@pull_back.register
+def _(f: EachStep, x: Tensor, delta: Tensor) -> Tensor:
+    return pull_back_through(f.module, x, delta, over_time=True)
+
+
 def shifted(x: Tensor, error: Tensor, rows: Tensor) -> Tensor:
     """Return x - error @ rows for x [batch, ...] or [time, batch, ...] and rows [classes, ...]."""
     if x.dim() == rows.dim() == 2:

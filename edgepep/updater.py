@@ -22,7 +22,8 @@ class InPlaceSGD(torch.optim.SGD):
 
     A torch.optim.SGD in all else: parameter groups, learning-rate schedulers and state_dict are torch's, and a step
     gives the same weights as torch.optim.SGD up to rounding. What differs is when: `Layer.learn` hands its gradient
-    over as it arises, so no `.grad` is ever held, and `step` has nothing left to do.
+    over as it arises, so no `.grad` is ever held, and `step` has nothing left to do. Change weights by hand under
+    `torch.no_grad()`, not through `.data`, which hides the change from what is followed.
 
         v <- momentum * v + gradient + weight_decay * w;    w <- w - lr * v
 
@@ -58,6 +59,7 @@ class InPlaceSGD(torch.optim.SGD):
         super().__init__(
             parameter_groups(network, lr, rates or {}), lr=lr, momentum=momentum, weight_decay=weight_decay
         )
+        _refuse_shared(network)
         for layer in network.chain:
             layer.updater = self
 
@@ -71,6 +73,7 @@ class InPlaceSGD(torch.optim.SGD):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a state_dict of this class or of torch.optim.SGD."""
         super().load_state_dict(state_dict)
+        self._followed.clear()
         self._group_of = {p: group for group in self.param_groups for p in group["params"]}
 
     def apply(self, parameter: nn.Parameter, gradient: Gradient, scale: float = 1.0) -> None:
@@ -78,7 +81,12 @@ class InPlaceSGD(torch.optim.SGD):
         if torch.is_grad_enabled():
             with torch.no_grad():
                 return self.apply(parameter, gradient, scale)
-        group = self._group_of[parameter]
+        group = self._group_of.get(parameter)
+        if group is None:
+            raise EdgepepError(
+                f"a parameter of shape {list(parameter.shape)} learns, but was frozen when the optimizer was made; "
+                "give it to `add_param_group`, or make the optimizer again."
+            )
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         followed = self._followed.get(parameter)
         current = followed is not None and followed.update(parameter, gradient, scale, lr, momentum, decay)
@@ -138,8 +146,8 @@ def parameter_groups(network: Network, lr: float, rates: Mapping[str, float]) ->
     """
     factor = dict.fromkeys(network.chain, 1.0)
     for pattern, rate in rates.items():
-        if not rate >= 0:
-            raise EdgepepError(f"the rate of {pattern!r} is {rate}; it must be at least 0.")
+        if not isinstance(rate, (int, float)) or not rate >= 0:
+            raise EdgepepError(f"the rate of {pattern!r} is {rate!r}; it must be a number of at least 0.")
         factor |= dict.fromkeys(network.select(pattern), rate)
     groups: dict[float, list[nn.Parameter]] = {}
     for layer in network.chain:
@@ -148,6 +156,19 @@ def parameter_groups(network: Network, lr: float, rates: Mapping[str, float]) ->
     if not found:
         raise EdgepepError("nothing in the network learns: every layer is frozen.")
     return found
+
+
+def _refuse_shared(network: Network) -> None:
+    """Raise EdgepepError if two layers share a parameter: each would move it, and its velocity, for itself."""
+    owner: dict[nn.Parameter, str] = {}
+    for layer in network.chain:
+        for parameter in layer.learnable():
+            if parameter in owner:
+                raise EdgepepError(
+                    f"layers {owner[parameter]} and {layer.name} share a parameter of shape {list(parameter.shape)}; "
+                    "InPlaceSGD would change it twice a step. Train them with a torch optimizer over `.grad`."
+                )
+            owner[parameter] = layer.name
 
 
 class _Followed:

@@ -7,12 +7,36 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from edgepep.errors import ConversionError
 from edgepep.foreign import is_foreign, stand_for
+from edgepep.local import weight_gradient
 from edgepep.neurons import Dropout
 from edgepep.normalisation import NORMS, Norm
+
+
+def has_update(module: nn.Module) -> bool:
+    """Whether there is a local update for this very module: one that its type, or a trusted library's, computes by."""
+    kind = type(module)
+    known = weight_gradient.dispatch(kind) is not weight_gradient.dispatch(object)
+    trusted = kind in weight_gradient.registry or kind.__module__.split(".")[0] in ("torch", "brevitas", "edgepep")
+    inherited = {vars(base).get("forward") for base in weight_gradient.registry}
+    return known and (trusted or getattr(kind, "forward", None) in inherited)
+
+
+def refuse_what_would_not_learn(path: str, module: nn.Module) -> None:
+    """Raise ConversionError for weights computed from others, and quantisers whose scale would have to learn."""
+    learning = {name for name, p in module.named_parameters() if p.requires_grad}
+    hidden = ", ".join(sorted(learning - {"weight", "bias"}))
+    if hidden or "weight" not in module._parameters:
+        raise ConversionError(
+            f"{path} ({type(module).__name__}) learns through {hidden or 'a weight that is computed'}, for which there "
+            "is no local update; take the parametrisation off, or freeze it."
+        )
+    if getattr(getattr(module, "bias_quant", None), "requires_input_scale", False) and module.bias is not None:
+        raise ConversionError(f"{path} has a quantised bias that needs the input's scale; leave the bias in floats.")
 
 
 class Workshop:
@@ -69,6 +93,8 @@ class Workshop:
             return Dropout(module.p, self.seed)
         if isinstance(module, nn.modules.dropout._DropoutNd):
             raise ConversionError(f"{type(module).__name__} draws a new mask in every pass; use nn.Dropout.")
+        if isinstance(module, nn.RReLU):
+            raise ConversionError("RReLU draws new slopes in every pass; use nn.LeakyReLU.")
         if getattr(module, "inplace", False):  # what it would overwrite is used again
             module = copy.copy(module)
             module.inplace = False  # type: ignore[assignment]
@@ -80,4 +106,7 @@ def _not_in_place(node: fx.Node) -> fx.Node:
         node.kwargs = {**node.kwargs, "inplace": False}
     if node.op == "call_method" and str(node.target).endswith("_"):
         node.target = str(node.target).rstrip("_")
+    name = getattr(node.target, "__name__", "")
+    if node.op == "call_function" and name.endswith("_") and not name.endswith("__"):
+        node.target = getattr(torch, name.rstrip("_"))
     return node

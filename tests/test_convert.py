@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from edgepep import ConversionError, InPlaceSGD, convert, plugins, rules
+from edgepep import ConversionError, EdgepepError, InPlaceSGD, convert, plugins, rules
 from edgepep.build import rule_class
 from edgepep.neurons import Dropout, Leaky
 
@@ -342,3 +342,253 @@ def test_snntorch_settings_that_differ_are_named():
     module = nn.Sequential(nn.Linear(6, 4), snn.Leaky(0.9, init_hidden=True), nn.Linear(4, 2))
     with pytest.raises(ConversionError, match="steps="):
         convert(module, torch.randn(3, 6))
+
+
+def _mlp(*middle):
+    return nn.Sequential(nn.Linear(20, 8), *middle, nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+VECTORS, CLASSES = torch.randn(16, 20, generator=torch.Generator().manual_seed(1)), torch.arange(16) % 4
+
+
+@pytest.mark.parametrize("rule", NAMES)
+def test_running_statistics_move_once_under_every_rule(rule):
+    module = _mlp(nn.BatchNorm1d(8), nn.ReLU())
+    network = convert(module, VECTORS)
+    options = {"adversarial": 0.1} if "pepita" in rule else {}
+    learner = rule_class(rule)(network, VECTORS, **options)
+    learner(VECTORS, CLASSES)
+    learner(VECTORS, CLASSES)
+    assert module[1].num_batches_tracked == 2
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_batch_normalisation_of_spiking_layers_is_over_channels(width):
+    import snntorch as snn
+
+    module = nn.Sequential(nn.Linear(20, width), nn.BatchNorm1d(width), snn.Leaky(0.9, init_hidden=True))
+    module.extend([nn.Linear(width, 4), snn.Leaky(0.9, init_hidden=True, output=True)])
+    network = convert(module, VECTORS, steps=5)
+    for name in NAMES:
+        assert rule_class(name)(network, VECTORS)(VECTORS, CLASSES).loss.isfinite(), name
+    assert network(VECTORS).shape == (16, 4)
+
+
+def test_pooled_currents_may_spike():
+    import snntorch as snn
+
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), snn.Leaky(0.9, init_hidden=True))
+    module.extend([nn.Flatten(), nn.Linear(36, 4)])
+    x = torch.rand(5, 3, 8, 8) * 5
+    network = convert(module, x, steps=6)
+    assert rule_class("feedback_alignment")(network, x)(x, torch.arange(5) % 4).loss.isfinite()
+
+
+@pytest.mark.parametrize("rule", ["dfa", "f3", "usf", "drtp", "spela", "feedback_alignment"])
+def test_integer_inputs_behind_a_frozen_embedding(rule):
+    embedding = nn.Embedding(30, 5).requires_grad_(False)
+    module = nn.Sequential(embedding, nn.Flatten(), nn.Linear(30, 8), nn.ReLU(), nn.Linear(8, 4))
+    x = torch.randint(30, (16, 6))
+    network = convert(module, x)
+    rule_class(rule)(network, x)(x, CLASSES)
+    assert all(p.grad.any() for p in module.parameters() if p.requires_grad)
+    for other in ("pepita", "forward_forward"):
+        with pytest.raises(EdgepepError, match="int64"):
+            rule_class(other)(network, x)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Sequential(nn.BatchNorm1d(20), nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 4)),
+        nn.Sequential(nn.Linear(20, 8).requires_grad_(False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)),
+    ],
+)
+def test_normalisations_learn_wherever_they_stand(module):
+    twin = copy.deepcopy(module)
+    nn.functional.cross_entropy(twin(VECTORS), CLASSES).backward()
+    network = convert(module, VECTORS)
+    rule = rule_class("feedback_alignment")(network, VECTORS)
+    for i, feedback in rule.feedback.items():
+        feedback.codes.copy_(network.chain[int(i)].synapses.weight)
+    rule(VECTORS, CLASSES)
+    for p, q in zip(module.parameters(), twin.parameters(), strict=True):
+        assert (p.grad is None) == (q.grad is None)
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad, q.grad, atol=1e-6, rtol=1e-4)
+
+
+class InPlace(nn.Module):
+    def __init__(self, in_place):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c, self.tanh = (
+            nn.Linear(20, 8), nn.Linear(8, 8), nn.Linear(8, 4), torch.tanh_ if in_place else torch.tanh,
+        )  # fmt: skip
+
+    def forward(self, x):
+        return self.c(self.tanh(self.b(self.tanh(self.a(x)))))
+
+
+@pytest.mark.parametrize("rule", ["pepita", "feedback_alignment", "dfa", "drtp"])
+def test_what_is_done_in_place_is_not_done_to_what_is_kept(rule):
+    grads = []
+    for in_place in (False, True):
+        network = convert(InPlace(in_place), VECTORS)
+        rule_class(rule)(network, VECTORS)(VECTORS, CLASSES)
+        grads.append([p.grad for p in network.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_an_output_with_an_activation_learns_through_it():
+    for name in ("frozen_hidden", "pepita", "last_layer"):
+        module = nn.Sequential(nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 4), nn.Tanh())
+        twin = copy.deepcopy(module)
+        nn.functional.cross_entropy(twin(VECTORS), CLASSES).backward()
+        network = convert(module, VECTORS)
+        rule_class(name)(network, VECTORS)(VECTORS, CLASSES)
+        got, want = module[2].weight.grad.flatten(), twin[2].weight.grad.flatten()
+        assert torch.cosine_similarity(got, want, dim=0) > 0.999  # pepita's presynaptic factor is the second pass's
+
+
+def test_a_silent_layer_is_not_turned_by_spela():
+    import snntorch as snn
+
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(20, 8), snn.Leaky(0.9, init_hidden=True), nn.Linear(8, 4))
+    network = convert(module, VECTORS, steps=5)
+    rule_class("spela")(network, VECTORS)(0.01 * VECTORS, CLASSES)
+    assert not module[0].weight.grad.any()
+
+
+def test_a_network_starts_in_the_modules_mode():
+    module = _mlp(nn.Dropout(0.5)).eval()
+    network = convert(module, VECTORS)
+    assert not network.training
+    assert torch.equal(network(VECTORS), module(VECTORS))
+
+
+class Slices(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(10, 8), nn.Linear(10, 8), nn.Linear(8, 4)
+
+    def forward(self, x, mask=None):
+        return self.c(torch.relu(self.a(x[:, :10]) + self.b(x[:, 10:])))
+
+
+def test_slices_of_the_input_and_arguments_left_at_their_default():
+    module = Slices()
+    network = convert(module, VECTORS)
+    rule_class("backprop")(network, VECTORS)(VECTORS, CLASSES)
+    assert all(p.grad.any() for p in module.parameters())
+
+
+class DropsByFunction(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(20, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.b(nn.functional.dropout(self.a(x), 0.5, training=self.training))
+
+
+class TrainsOtherwise(DropsByFunction):
+    def forward(self, x):
+        h = self.a(x)
+        return self.b(h.relu() if self.training else h)
+
+
+class Broadcasts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(20, 8), nn.Linear(20, 1), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.c(torch.relu(self.a(x) + self.b(x)))
+
+
+class SizeOfAnother(DropsByFunction):
+    def forward(self, x):
+        return self.b(self.a(x).view(x.size(0), 8))
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(20, 8)), nn.Linear(8, 4)), "parametrisation"),
+        (DropsByFunction(), r"dropout.*use nn\.Dropout"),
+        (TrainsOtherwise(), "in training than in evaluation"),
+        (Broadcasts(), "broadcasts"),
+        (SizeOfAnother(), "use its own size"),
+        (nn.Sequential(nn.Linear(20, 8), nn.RReLU(), nn.Linear(8, 4)), "LeakyReLU"),
+    ],
+)
+def test_what_would_go_wrong_silently_is_refused(module, said):
+    with pytest.raises(ConversionError, match=said):
+        convert(module, VECTORS)
+    assert module.training
+
+
+def test_steps_without_spikes_and_quantisers_without_scale_are_refused():
+    from brevitas.nn import QuantReLU
+
+    with pytest.raises(ConversionError, match="nothing in the module spikes"):
+        convert(_mlp(nn.ReLU()), VECTORS, steps=5)
+    with pytest.raises(ConversionError, match="no scale yet"):
+        convert(_mlp(QuantReLU()), VECTORS)
+
+
+def test_a_sum_of_rounded_activities_is_rounded_each():
+    from brevitas.nn import QuantReLU
+
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(20, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+            self.r1, self.r2 = QuantReLU(bit_width=4), QuantReLU(bit_width=4)
+
+        def forward(self, x):
+            h = self.r1(self.a(x))
+            return self.c(self.r2(self.b(h)) + h)
+
+    torch.manual_seed(0)
+    module = Residual()
+    for _ in range(3):
+        module(VECTORS)
+    network = convert(module.eval(), VECTORS)
+    assert torch.equal(network(VECTORS), module(VECTORS))
+
+
+def test_tied_weights_are_refused_by_the_updater_and_right_without_it():
+    module = _mlp(nn.ReLU())
+    module.insert(3, nn.Linear(8, 8))
+    module[3].weight = module[2].weight
+    network = convert(module, VECTORS)
+    with pytest.raises(EdgepepError, match="share a parameter"):
+        InPlaceSGD(network, 0.1)
+    rule = rule_class("backprop")(network, VECTORS)
+    rule(VECTORS, CLASSES)
+    assert module[2].weight.grad.any()
+
+
+def test_a_layer_unfrozen_later_is_told_to_the_optimizer():
+    module = _mlp(nn.ReLU())
+    module[0].requires_grad_(False)
+    network = convert(module, VECTORS)
+    InPlaceSGD(network, 0.1)
+    rule = rule_class("dfa")(network, VECTORS)
+    module[2].requires_grad_(True)
+    module[0].requires_grad_(True)
+    with pytest.raises(EdgepepError, match="frozen when the optimizer was made"):
+        rule_class("backprop")(network, VECTORS)(VECTORS, CLASSES)
+    assert rule is not None
+
+
+def test_weight_mirror_where_a_kernel_sees_only_padding():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+    module.extend([nn.ReLU(), nn.Flatten(), nn.Linear(4, 4)])
+    x = torch.randn(4, 3, 2, 2)
+    rule = rule_class("weight_mirror")(convert(module, x), x)
+    rule(x, torch.arange(4))
+    assert all(m.isfinite().all() for m in rule.feedback_matrices().values())

@@ -206,3 +206,52 @@ def test_a_network_of_one_layer_learns_by_every_rule(batch):
         rule = rule_class(name)(network, batch[0])
         rule(*batch)
         assert network.chain[0].synapses.weight.grad.any(), name
+
+
+def test_backpropagation_in_one_part_leaves_the_others_alone(batch):
+    network = make_network()
+    PerLayer(network, batch[0], {"2": Backprop, "*": FrozenHidden})(*batch)
+    assert network.chain[0].synapses.weight.grad is None
+    assert network.chain[2].synapses.weight.grad.any()
+    assert all(p.requires_grad for p in network.parameters())
+
+
+def test_parts_are_measured_and_warned_of_as_one(batch):
+    network = make_network()
+    rule = PerLayer(network, batch[0], {"0": partial(Pepita, feedback_scale=3.0), "1,2": FeedbackAlignment})
+    found = diagnose(rule, *batch, torch.arange(20))
+    assert found.modulation > 0.1
+    assert found.risks
+    assert found.layers[1].feedback_angle is not None
+
+
+def test_measuring_a_rule_that_remembers_samples_inside_another(batch):
+    network = make_network()
+    rule = PerLayer(network, batch[0], {"*": rule_class("f3")})
+    rule(*batch, torch.arange(20))
+    diagnose(rule, *batch, torch.arange(20) + 100)
+    assert len(rule.rules[0].delayed) == 20
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+@pytest.mark.parametrize("name", NAMES)
+def test_classes_may_be_integers_of_any_kind(name, dtype, batch):
+    rule = rule_class(name)(make_network(), batch[0])
+    assert rule(batch[0], batch[1].to(dtype)).loss.isfinite()
+
+
+def test_a_restored_velocity_is_followed(batch):
+    network = make_network()
+    rule = Pepita(network, batch[0])
+    optimizer = InPlaceSGD(network, 0.1, 0.9)
+    for _ in range(3):
+        rule(*batch)
+    state = optimizer.state_dict()
+    for entry in state["state"].values():
+        entry["momentum_buffer"] = torch.zeros_like(entry["momentum_buffer"])
+    optimizer.load_state_dict(state)
+    rule(*batch)
+    weight = network.chain[0].synapses.weight
+    torch.testing.assert_close(
+        optimizer.response(weight, rule.feedback), rule.feedback @ weight.t(), atol=1e-5, rtol=1e-4
+    )

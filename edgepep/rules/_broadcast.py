@@ -3,10 +3,9 @@
 from torch import Tensor, nn
 
 from edgepep.feedback import Feedback, Storage
-from edgepep.network import Layer, Network
+from edgepep.network import Network
 from edgepep.phases import PROJECTION, phase
-from edgepep.rule import Rule, survey
-from edgepep.time_axis import pull_back_through
+from edgepep.rule import Rule, like, survey
 
 
 class Broadcast(Rule):
@@ -34,7 +33,7 @@ class Broadcast(Rule):
             if layer.learns:
                 shape = post if form == "full" else (post[0], *[1] * (len(post) - 1))
                 bound = feedback_scale * classes**-0.5
-                self.feedback[str(i)] = Feedback((classes, *shape), bound, seed, i, example, storage)
+                self.feedback[str(i)] = Feedback((classes, *shape), bound, seed, i, like(network), storage)
 
     def projected(self, i: int, signal: Tensor) -> Tensor:
         """What layer i is sent: signal [batch, classes] through its map."""
@@ -47,16 +46,3 @@ class Broadcast(Rule):
         with phase(PROJECTION):
             rows: Tensor = self.feedback[str(i)]()
             return rows[target]
-
-
-def delta_from(layer: Layer, answered: Tensor, credit: Tensor) -> Tensor:
-    """Error at a layer's current, from a credit for what is read of its post; by the neurons' own derivative.
-
-    Args:
-        layer: whose error it is.
-        answered: its current, or its post, which has the same shape.
-        credit: [batch, ...], with 1 for the axes along which it is the same.
-
-    """
-    credit = credit.expand(answered.shape[1 if layer.over_time else 0 :])
-    return pull_back_through(layer.neurons, answered, pull_back_through(layer.decode, answered, credit))

@@ -32,20 +32,38 @@ class Backprop(Rule):
     def __init__(self, network: Network, example: Tensor, *, checkpoints: bool = False) -> None:
         super().__init__(network, example)
         self.checkpoints = checkpoints
-        for layer in network.chain:
-            for parameter in layer.learnable():
-                parameter.register_post_accumulate_grad_hook(lambda p, layer=layer: _apply(layer, p))
+        self._hooked: set[nn.Parameter] = set()
 
     @torch.enable_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Run forward, then backward."""
-        with phase(FORWARD):
-            logits = self._in_groups(x) if self.checkpoints else self.network(x)
-            outcome = Outcome(logits, target)
-            loss = outcome.loss
-        with phase(BACKWARD):
-            loss.backward()
+        resting = self._hook()
+        for parameter in resting:
+            parameter.requires_grad_(False)
+        try:
+            with phase(FORWARD):
+                logits = self._in_groups(x) if self.checkpoints else self.network(x)
+                outcome = Outcome(logits, target)
+                loss = outcome.loss
+            with phase(BACKWARD):
+                loss.backward()
+        finally:
+            for parameter in resting:
+                parameter.requires_grad_(True)
         return Outcome(outcome.logits.detach(), target)
+
+    def _hook(self) -> list[nn.Parameter]:
+        """Let every parameter that learns be updated as its gradient arises; return those of layers that rest."""
+        resting = []
+        for layer in self.network.chain:
+            if layer.resting:
+                resting += [p for p in layer.parameters() if p.requires_grad]
+                continue
+            for parameter in layer.learnable():
+                if parameter not in self._hooked:
+                    self._hooked.add(parameter)
+                    parameter.register_post_accumulate_grad_hook(lambda p, layer=layer: _apply(layer, p))
+        return resting
 
     def _in_groups(self, x: Tensor) -> Tensor:
         """Logits, keeping the activities between groups of layers only."""

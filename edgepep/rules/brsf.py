@@ -6,7 +6,7 @@ from torch import Tensor
 from edgepep import noise
 from edgepep.credit import CreditChain, spreads, weights_of
 from edgepep.network import Network
-from edgepep.rule import Traits
+from edgepep.rule import Traits, like
 
 
 class Brsf(CreditChain):
@@ -28,7 +28,7 @@ class Brsf(CreditChain):
     def __init__(self, network: Network, example: Tensor, *, feedback_scale: float = 1.0, seed: int = 0) -> None:
         super().__init__(network, example)
         self.seed = seed
-        self.register_buffer("bounds", spreads(network, example) * (feedback_scale * 3**0.5))
+        self.register_buffer("bounds", spreads(network, like(network)) * (feedback_scale * 3**0.5))
         self.register_buffer("step", torch.zeros((), dtype=torch.int32))
 
     def begin(self) -> None:

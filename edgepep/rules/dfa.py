@@ -8,8 +8,8 @@ from edgepep.feedback import Feedback, Storage
 from edgepep.local import input_gradient
 from edgepep.network import Layer, Network
 from edgepep.phases import PROJECTION, phase
-from edgepep.rule import Outcome, Traits, one_of, output_error
-from edgepep.rules._broadcast import Broadcast, delta_from
+from edgepep.rule import Outcome, Traits, like, one_of, output_error
+from edgepep.rules._broadcast import Broadcast
 from edgepep.time_axis import pull_back_through
 
 
@@ -63,7 +63,7 @@ class Dfa(Broadcast):
                 weight: Tensor = layer.synapses.weight  # type: ignore[assignment]
                 channels = weight.shape[1] * int(getattr(layer.synapses, "groups", 1))
                 shape = (classes, channels, *weight.shape[2:])
-                self.feedback[str(j)] = Feedback(shape, feedback_scale * classes**-0.5, seed, j, example, storage)
+                self.feedback[str(j)] = Feedback(shape, feedback_scale * classes**-0.5, seed, j, like(network), storage)
 
     @torch.no_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
@@ -80,10 +80,10 @@ class Dfa(Broadcast):
             if self.form == "kernel":
                 delta = pull_back_through(layer.neurons, answered, below.pop(i))
             else:
-                delta = delta_from(layer, answered, self.projected(i, signal))
+                delta = layer.error_at_current(answered, self.projected(i, signal))
             layer.learn(pre, delta, 1 / len(target))
         _, pre, answered = memories[-1]
-        output.learn(pre, delta_from(output, answered, error), 1 / len(target))
+        output.learn(pre, output.error_at_current(answered, error), 1 / len(target))
         return Outcome(logits, target)
 
     def _through_kernels(self, memories: list[Memory], signal: Tensor) -> dict[int, Tensor]:

@@ -6,7 +6,7 @@ from torch import Tensor
 from edgepep.feedback import Storage
 from edgepep.network import Network
 from edgepep.rule import Outcome, Traits, one_of, output_error
-from edgepep.rules._broadcast import Broadcast, delta_from
+from edgepep.rules._broadcast import Broadcast
 
 
 class Drtp(Broadcast):
@@ -61,7 +61,7 @@ class Drtp(Broadcast):
                 credit = self.credit(i, target)
             else:
                 continue
-            layer.learn(pre, delta_from(layer, current, credit), scale)
+            layer.learn(pre, layer.error_at_current(current, credit), scale)
             del pre, current, post, credit
         return Outcome(logits, target)
 

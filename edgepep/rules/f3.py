@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from edgepep.network import Network
-from edgepep.rule import Outcome, Traits, classes_of, output_error
+from edgepep.rule import Outcome, Traits, classes_of, like, output_error
 from edgepep.rules.drtp import Drtp
 
 
@@ -31,22 +31,22 @@ class F3(Drtp):
 
     def __init__(self, network: Network, example: Tensor, **options: Any) -> None:
         super().__init__(network, example, **options)
-        self.register_buffer("delayed", example.new_zeros(0, self.classes))
+        self.register_buffer("delayed", like(network).new_zeros(0, self.classes))
         self.error: Tensor = self.delayed
 
     @torch.no_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Look up the delayed errors, learn from them, and remember today's."""
-        never = 1 / self.classes - classes_of(target, self.classes, x.dtype)
+        never = 1 / self.classes - classes_of(target, self.classes, self.delayed.dtype)
         if self.samples is None:
             self.error = never
             return super().learn(x, target)
         missing = int(self.samples.max()) + 1 - len(self.delayed)
         if missing > 0:
             room = max(missing, len(self.delayed))  # doubling: an epoch grows it a few times only
-            self.delayed = torch.cat([self.delayed, self.delayed.new_zeros(room, self.classes)])
+            self.delayed = torch.cat([self.delayed, self.delayed.new_full((room, self.classes), torch.nan)])
         known = self.delayed[self.samples]
-        self.error = torch.where(known.any(1, keepdim=True), known, never)
+        self.error = torch.where(known.isnan(), never, known)
         outcome = super().learn(x, target)
         self.delayed[self.samples] = output_error(outcome.logits, target)
         return outcome

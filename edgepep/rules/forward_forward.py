@@ -10,7 +10,6 @@ from edgepep.errors import EdgepepError
 from edgepep.network import Network
 from edgepep.neurons import normalised
 from edgepep.rule import Outcome, Rule, Traits, classes_of, one_of, output_error, survey
-from edgepep.rules._broadcast import delta_from
 
 
 class ForwardForward(Rule):
@@ -27,7 +26,7 @@ class ForwardForward(Rule):
     `network(x)` classifies in one pass, less well in narrow networks.
 
     Args:
-        network: what learns; it is given the normalisation and the neutral label.
+        network: what learns; it is given the normalisation and the neutral label, for whatever else uses it too.
         example: one batch of inputs [batch, ...].
         threshold: of the mean of a^2.
         goodness: "mean" of a^2, or "sum", as in Hinton's text: the same but for a sharper softplus and longer steps.
@@ -66,6 +65,8 @@ class ForwardForward(Rule):
         seed: int = 0,
     ) -> None:
         super().__init__(network, example)
+        if not example.is_floating_point():
+            raise EdgepepError(f"the input is {example.dtype}; the rule changes inputs, and needs floating-point ones.")
         one_of("label", label, "auto", "pixels", "waves")
         one_of("goodness", goodness, "mean", "sum")
         one_of("negatives", negatives, "uniform", "hard")
@@ -82,7 +83,8 @@ class ForwardForward(Rule):
         if label == "auto":
             first = network.chain[0].synapses
             label = "waves" if isinstance(first, (nn.Conv1d, nn.Conv2d)) else "pixels"
-        encode = [m for m in network.encode.modules() if type(m) not in (LabelledInput, nn.Identity, nn.Sequential)]
+        before = list(network.encode) if isinstance(network.encode, nn.Sequential) else [network.encode]
+        encode = [m for m in before if type(m) not in (LabelledInput, nn.Identity)]
         self.labels = LabelledInput(example, self.classes, label, label_scale)
         network.encode = nn.Sequential(self.labels, *encode) if encode else self.labels
         self.register_buffer("step", torch.zeros((), dtype=torch.int32))
@@ -93,22 +95,24 @@ class ForwardForward(Rule):
         self.step += 1
         *_, last = self.network.stream(x)
         logits, output = self.network.readout(last.post), self.network.chain[-1]
-        output.learn(last.pre, delta_from(output, last.current, output_error(logits, target)), 1 / len(target))
+        output.learn(last.pre, output.error_at_current(last.current, output_error(logits, target)), 1 / len(target))
         del last
         self.labels.label = torch.cat([target, self.wrong(target, logits)])
         sign = torch.ones(2 * len(x), dtype=x.dtype, device=x.device)
         sign[len(x) :] = -1
-        for layer, activity in zip(self.network.chain[:-1], self.network.stream(torch.cat([x, x])), strict=False):
-            pre, current, post = activity
-            del activity
-            answer = layer.read(post)
-            size = answer[0].numel() if self.goodness == "mean" else 1
-            excess = (_goodness(answer) - self.threshold) * (answer[0].numel() / size)
-            slope = -sign * torch.sigmoid(-sign * excess) * (2 / size)
-            credit = answer * slope.view(-1, *[1] * (answer.dim() - 1))
-            layer.learn(pre, delta_from(layer, current, credit), 1 / len(x))
-            del pre, current, post, answer, credit
-        self.labels.label = None
+        try:
+            for layer, activity in zip(self.network.chain[:-1], self.network.stream(torch.cat([x, x])), strict=False):
+                pre, current, post = activity
+                del activity
+                answer = layer.read(post)
+                size = answer[0].numel() if self.goodness == "mean" else 1
+                excess = (_goodness(answer) - self.threshold) * (answer[0].numel() / size)
+                slope = -sign * torch.sigmoid(-sign * excess) * (2 / size)
+                credit = answer * slope.view(-1, *[1] * (answer.dim() - 1))
+                layer.learn(pre, layer.error_at_current(current, credit), 1 / len(x))
+                del pre, current, post, answer, credit
+        finally:
+            self.labels.label = None
         return Outcome(logits, target)
 
     def predict(self, x: Tensor) -> Tensor:
@@ -135,9 +139,10 @@ class ForwardForward(Rule):
     def _goodness_with(self, x: Tensor, label: int) -> Tensor:
         hidden = self.network.chain[:-1]
         total = x.new_zeros(len(x))
+        counted = [i for i, layer in enumerate(hidden) if layer.learns][self.skip :]
         self.labels.label = torch.full((len(x),), label, device=x.device)
         for i, (layer, activity) in enumerate(zip(hidden, self.network.stream(x), strict=False)):
-            if i >= self.skip:
+            if i in counted:
                 total += _goodness(layer.read(activity.post))
         self.labels.label = None
         return total

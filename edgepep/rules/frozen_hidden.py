@@ -20,9 +20,9 @@ class FrozenHidden(Rule):
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Run forward once; the last layer learns."""
         for activity in self.network.stream(x):
-            pre, post = activity.pre, activity.post
+            pre, current, post = activity
             del activity
         logits = self.network.readout(post)
         output = self.network.chain[-1]
-        output.learn(output.read(pre), output_error(logits, target), 1 / len(target))
+        output.learn(pre, output.error_at_current(current, output_error(logits, target)), 1 / len(target))
         return Outcome(logits, target)

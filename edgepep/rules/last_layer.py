@@ -5,6 +5,7 @@ from torch import Tensor
 
 from edgepep.credit import remember, walk_back, weights_of
 from edgepep.errors import EdgepepError
+from edgepep.local import transports
 from edgepep.network import Network
 from edgepep.rule import Outcome, Rule, Traits, output_error
 
@@ -30,16 +31,18 @@ class LastLayer(Rule):
 
     def __init__(self, network: Network, example: Tensor, *, layers: int = 1) -> None:
         super().__init__(network, example)
-        if not 1 <= layers <= len(network.chain):
-            raise EdgepepError(f"layers is {layers}; the network has {len(network.chain)}.")
-        self.layers = layers
+        weighted = [i for i, layer in enumerate(network.chain) if transports(layer.synapses)]
+        if not 1 <= layers <= len(weighted):
+            raise EdgepepError(f"layers is {layers}; the network has {len(weighted)} with weights.")
+        self.lowest = weighted[-layers]
 
     @torch.no_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Run forward, and back as far as the layers that learn."""
         memories, logits = remember(self.network, x)
-        lowest = len(memories) - self.layers
-        for i, pre, delta in walk_back(self.network, memories, output_error(logits, target), self._weights, lowest):
+        for i, pre, delta in walk_back(
+            self.network, memories, output_error(logits, target), self._weights, self.lowest
+        ):
             self.network.chain[i].learn(pre, delta, 1 / len(target))
         return Outcome(logits, target)
 

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgepep.credit import remember, walk_back, weights_of
 from edgepep.errors import EdgepepError
@@ -87,6 +87,8 @@ class Pepita(Rule):
         seed: int = 0,
     ) -> None:
         super().__init__(network, example)
+        if not example.is_floating_point():
+            raise EdgepepError(f"the input is {example.dtype}; the rule changes inputs, and needs floating-point ones.")
         one_of("variant", variant, "standard", "hebbian", "time_local")
         one_of("feedback", feedback, "random", "mirrored", "product")
         one_of("sign", sign, -1, 1)
@@ -99,6 +101,8 @@ class Pepita(Rule):
             raise EdgepepError(f"mirror_every is {mirror_every}; it must be at least 1.")
         if variant != "standard" and (output_error, presynaptic) != ("first", "second"):
             raise EdgepepError(f"variant {variant!r} has its own factors; leave output_error and presynaptic alone.")
+        if variant != "standard" and type(network.chain[-1].neurons) is not nn.Identity:
+            raise EdgepepError(f"variant {variant!r} is for an output layer whose answer is its current: logits.")
         if feedback != "random" and storage != "float":
             raise EdgepepError(f"storage is {storage!r}, but feedback {feedback!r} changes, and is kept in floats.")
         self.variant, self.output_error, self.presynaptic = variant, output_error, presynaptic
@@ -151,6 +155,8 @@ class Pepita(Rule):
             label = classes_of(target, logits.shape[1], logits.dtype)
             hebbian = torch.cat([before, pre]), torch.cat([logits.softmax(1), -label])
             pre, error = hebbian if self.variant == "hebbian" else (before, error)
+        if output.over_time or type(output.neurons) is not nn.Identity:  # an answer that is not its current
+            pre, error = g.pre, output.error_at_current(g.current, error)
         output.learn(pre, error, 1 / len(target))
         return Outcome(logits, target)
 
@@ -237,6 +243,8 @@ class Pepita(Rule):
         *_, (_, _, gradient) = walk_back(
             self.network, memories, output_error(logits, target), lambda i: weights_of(self.network.chain[i]), -1
         )
+        for layer in self.network.chain:
+            layer.forget()
         return gradient
 
 

@@ -5,8 +5,7 @@ from torch import Tensor
 
 from edgepep.feedback import Feedback
 from edgepep.network import Network
-from edgepep.rule import Outcome, Rule, Traits, survey
-from edgepep.rules._broadcast import delta_from
+from edgepep.rule import Outcome, Rule, Traits, like, survey
 
 
 class Spela(Rule):
@@ -40,7 +39,7 @@ class Spela(Rule):
                 raw = torch.eye(classes) if last else _far_apart(classes, post.numel(), seed, i)
                 raw = raw - raw.mean(0)
                 vectors = (raw / raw.norm(dim=1, keepdim=True)).view(classes, *post)
-                self.register_buffer(f"vectors_{i}", vectors.to(example))
+                self.register_buffer(f"vectors_{i}", vectors.to(like(network)))
 
     @torch.no_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
@@ -51,7 +50,7 @@ class Spela(Rule):
             answer = layer.read(post)
             if layer.learns:
                 credit = _turn(answer, self.get_buffer(f"vectors_{i}")[target])
-                layer.learn(pre, delta_from(layer, current, credit), 1 / len(target))
+                layer.learn(pre, layer.error_at_current(current, credit), 1 / len(target))
                 del credit
             del pre, current, post
         return Outcome(answer, target)
@@ -60,7 +59,8 @@ class Spela(Rule):
 def _turn(h: Tensor, v: Tensor) -> Tensor:
     """Gradient of log(2 - cos(h, v)) in h, for unit vectors v; both [batch, ...]."""
     flat, unit = h.flatten(1), v.flatten(1)
-    norm = flat.norm(dim=1, keepdim=True).clamp_(min=1e-6)
+    length = flat.norm(dim=1, keepdim=True)
+    norm = torch.where(length > 0, length, torch.inf)  # a silent layer points nowhere, and cannot be turned
     direction = flat / norm
     cosine = (direction * unit).sum(1, keepdim=True)
     gradient: Tensor = (direction * cosine - unit) / (norm * (2 - cosine))

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from edgepep.credit import CreditChain, spreads, weights_of
 from edgepep.network import Network
-from edgepep.rule import Traits, one_of
+from edgepep.rule import Traits, like, one_of
 
 
 class Usf(CreditChain):
@@ -29,7 +29,7 @@ class Usf(CreditChain):
         super().__init__(network, example)
         one_of("magnitude", magnitude, "initial", "mean")
         self.magnitude = magnitude
-        self.register_buffer("initial", spreads(network, example))
+        self.register_buffer("initial", spreads(network, like(network)))
 
     def matrix(self, i: int) -> Tensor:
         """Signs times one size."""

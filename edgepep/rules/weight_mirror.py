@@ -66,5 +66,5 @@ class WeightMirror(LearnedFeedback):
         if i not in self.times:
             one = torch.ones_like(r[:1])
             each = sum_product(layer, one, torch.ones_like(answer(layer, one)))
-            self.times[i] = each[:1, :1].clone()  # the same for every pair of channels
+            self.times[i] = each[:1, :1].clamp(min=1)  # the same for every pair of channels
         return self.times[i]
