@@ -104,24 +104,49 @@ def evaluate(
 
 @app.command()
 def profile(
-    rule: Annotated[
-        str, typer.Option(help="The rule to set beside backprop, or several: pepita,frozen_hidden.")
-    ] = "pepita",
-    model: Annotated[str, typer.Option(help="A recipe's name or file.")] = "mnist-fc",
-    batch: Annotated[Optional[int], typer.Option(help="Samples a step; else the recipe's.")] = None,  # noqa: UP045
+    rule: Annotated[str, typer.Option(help="Beside backprop: one rule, several with commas, or all.")] = "pepita",
+    model: Annotated[str, typer.Option(help="A recipe, a .toml file, or package.module:factory.")] = "mnist-fc",
+    input: Annotated[Optional[str], typer.Option(help="One input of a factory's module, such as 3x32x32.")] = None,  # noqa: UP045
+    batch: Annotated[Optional[int], typer.Option(help="Samples a step in torch; else the recipe's.")] = None,  # noqa: UP045
+    device_batch: Annotated[int, typer.Option(help="Samples a step on a device.")] = 1,
+    precision: Annotated[str, typer.Option(help="Of values on a device: fp32, fp16 or int8.")] = "fp32",
+    seeded: Annotated[bool, typer.Option("--seeded", help="Fixed feedback from its seed, not stored.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Also run the steps: peak memory and time.")] = False,
+    per_layer: Annotated[bool, typer.Option("--per-layer", help="MACs of each layer too.")] = False,
+    data: Annotated[bool, typer.Option("--data", help="Use real samples, and count zeros and spikes.")] = False,
+    energy: Annotated[Optional[str], typer.Option(help="Estimate it: horowitz45, or a .toml table.")] = None,  # noqa: UP045
+    device: Annotated[Optional[str], typer.Option(help="Will it fit this part? Such as stm32f746.")] = None,  # noqa: UP045
+    ram: Annotated[Optional[str], typer.Option(help="Will it fit a part with this RAM? Such as 256K.")] = None,  # noqa: UP045
+    flash: Annotated[Optional[str], typer.Option(help="And this flash? Such as 1M.")] = None,  # noqa: UP045
+    accounting: Annotated[Optional[str], typer.Option(help="paper or exact: Pau & Aymone's cells instead.")] = None,  # noqa: UP045
+    format: Annotated[str, typer.Option(help="text, json, csv, markdown or html.")] = "text",
+    plot: Annotated[Optional[Path], typer.Option(help="Draw it: a .png, .svg or .pdf file.")] = None,  # noqa: UP045
+    data_dir: DataDir = None,
 ) -> None:
-    """Multiply-accumulates and memory of one training step, counted from the step itself; no data are needed."""
-    from edgepep import models
-    from edgepep.profiling.report import compare
+    """What a training step costs, counted from the step itself, in torch and on a device; no data are needed."""
+    from edgepep.profiling.command import Asked, page
 
-    chosen = models.load(model)
-    batch = chosen.settings(chosen.rule).batch_size if batch is None else batch
-    if batch < 1:
-        raise EdgepepError(f"batch is {batch}; it must be at least 1.")
-    names = ["backprop", *(name for name in rule.split(",") if name != "backprop")]
-    if "pepita" in names and "mempepita" not in names:
-        names.append("mempepita")
-    print(compare(chosen, names, batch))
+    asked = Asked(
+        rule,
+        model,
+        input,
+        batch,
+        device_batch,
+        precision,
+        seeded,
+        measure,
+        per_layer,
+        data,
+        energy,
+        device,
+        ram,
+        flash,
+        accounting,
+        format,
+        plot,
+        data_dir,
+    )
+    print(page(asked))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
@@ -16,11 +17,12 @@ from edgepep.profiling.energy import CostTable
 from edgepep.profiling.observe import FEEDBACK, OPTIMIZER, PARAMETERS, Costs, HeldSGD, observe
 from edgepep.profiling.subject import Subject
 from edgepep.profiling.trace import Operation, Trace
+from edgepep.rule import Rule
 from edgepep.updater import InPlaceSGD
 
 PRECISIONS = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0}
 """Bytes of a value on the device."""
-HELD, CHECKPOINTED = "backprop, gradients held", "backprop, checkpointed"
+HELD, CHECKPOINTED = "backprop, held", "backprop, checkpointed"
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class RuleCosts:
         return sum(o.elements for o in self.torch.trace.operations)
 
     @property
+    def draws(self) -> int:
+        """Random numbers drawn."""
+        return self.torch.trace.draws
+
+    @property
     def bytes_moved(self) -> int:
         """Bytes that operators read and wrote."""
         return _moved(self.torch.trace)
@@ -107,9 +114,9 @@ def costs(
     """
     if precision not in PRECISIONS:
         raise EdgepepError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
-    prepared = partial(_step, subject, rule, seeded=seeded, frozen=frozen)
-    there = prepared(batch, momentum=subject.momentum, follow=True, samples=samples)
-    here = prepared(device_batch, momentum=0.0, follow=False, samples=None)
+    step = partial(_step, subject, rule, seeded=seeded, frozen=frozen)
+    there = step(batch, momentum=subject.momentum, follow=True, samples=samples)
+    here = step(device_batch, momentum=0.0, follow=False, samples=None)
     width, trace = PRECISIONS[precision], here.trace
     device = _device(here, plan(trace, here.shapes, width), width)
     elements = sum(o.elements for o in trace.operations)
@@ -125,6 +132,34 @@ def _moved(trace: Trace) -> int:
     return sum(b.size for o in trace.operations for b in (*o.reads, *o.writes))
 
 
+def prepared(subject: Subject, rule: str, batch: int, seeded: bool = False) -> Callable[[], None]:
+    """Make a step of a rule that can be run again and again, as `costs` counts it in torch."""
+    made, optimizer = _make(subject, rule, seeded, (), subject.momentum, True)
+    x, target = subject.data(batch)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        made(x, target)
+        optimizer.step()
+
+    return step
+
+
+def _make(
+    subject: Subject, rule: str, seeded: bool, frozen: tuple[str, ...], momentum: float, follow: bool
+) -> tuple[Rule, Any]:
+    name = "backprop" if rule in (HELD, CHECKPOINTED) else rule
+    options: dict[str, object] = {"checkpoints": True} if rule == CHECKPOINTED else {}
+    if seeded and "storage" in rule_options(rule_class(name)):
+        options["storage"] = "seed"
+    network = subject.network(name)
+    network.freeze(*frozen)
+    made = subject.rule(network, name, options)
+    if rule == HELD:
+        return made, HeldSGD(network, 1e-3, momentum)
+    return made, InPlaceSGD(network, 1e-3, momentum, follow=follow)
+
+
 def _step(
     subject: Subject,
     rule: str,
@@ -136,16 +171,7 @@ def _step(
     follow: bool,
     samples: tuple[Tensor, Tensor] | None,
 ) -> Costs:
-    name = "backprop" if rule in (HELD, CHECKPOINTED) else rule
-    options: dict[str, object] = {"checkpoints": True} if rule == CHECKPOINTED else {}
-    if seeded and "storage" in rule_options(rule_class(name)):
-        options["storage"] = "seed"
-    network = subject.network(name)
-    network.freeze(*frozen)
-    made = subject.rule(network, name, options)
-    optimizer: Any = (
-        HeldSGD(network, 1e-3, momentum) if rule == HELD else InPlaceSGD(network, 1e-3, momentum, follow=follow)
-    )
+    made, optimizer = _make(subject, rule, seeded, frozen, momentum, follow)
     x, target = samples or subject.data(batch)
     return observe(made, x, target, optimizer, rule, looking=samples is not None)
 

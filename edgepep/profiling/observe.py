@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +47,9 @@ class Costs:
         return sum(self.memory.values())
 
 
-def observe(rule: Rule, x: Tensor, target: Tensor, optimizer: Any, name: str = "", looking: bool = False) -> Costs:
+def observe(
+    rule: Rule, x: Tensor, target: Tensor, optimizer: Any, name: str = "", looking: bool = False, around: Any = None
+) -> Costs:
     """Run two training steps, the first to let the optimizer make its state, and count the second.
 
     Args:
@@ -56,6 +59,7 @@ def observe(rule: Rule, x: Tensor, target: Tensor, optimizer: Any, name: str = "
         optimizer: an InPlaceSGD, or anything with zero_grad, step and state, such as a torch optimizer.
         name: of the rule, for the report.
         looking: look for zeros in the inputs of products too.
+        around: a context to run the step in.
 
     """
     few = slice(0, 2 if len(x) > 1 else 1)  # enough to make the optimizer's state; normalisation wants two
@@ -64,7 +68,7 @@ def observe(rule: Rule, x: Tensor, target: Tensor, optimizer: Any, name: str = "
     optimizer.zero_grad()
     fixed = _fixed(rule, optimizer)
     watch = Watch(fixed | {BATCH: [x, target]}, looking)
-    with watch:
+    with around or nullcontext(), watch:
         rule(x, target)
         optimizer.step()
     memory = {kind: _bytes(tensors) for kind, tensors in fixed.items()}

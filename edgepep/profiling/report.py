@@ -1,61 +1,150 @@
-"""The profile as a page of text: rules side by side, backprop first."""
+"""The profile as a page of text that fits a terminal 80 wide: rules side by side, or one a line when there are many."""
 
-from edgepep.models import Recipe
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
 from edgepep.phases import AGAIN, ALIGN, BACKWARD, FORWARD, PROJECTION, SECOND, UPDATE
-from edgepep.profiling.observe import FEEDBACK, GRADIENTS, KEPT, OPTIMIZER, PARAMETERS, ROLLING, profile
+from edgepep.profiling.costs import CHECKPOINTED, HELD, RuleCosts
+from edgepep.profiling.observe import FEEDBACK, GRADIENTS, KEPT, OPTIMIZER, PARAMETERS, ROLLING
 
 PHASES = [FORWARD, SECOND, AGAIN, PROJECTION, BACKWARD, UPDATE, ALIGN]
 MEMORY = [PARAMETERS, KEPT, ROLLING, FEEDBACK, GRADIENTS, OPTIMIZER]
-_LABEL, _COLUMN = 32, 15
+COMPARATORS = (HELD, "backprop", CHECKPOINTED, "frozen_hidden")
+"""Always beside the rules that are asked for."""
+_SHORT = {HELD: "BP", "backprop": "BP place", CHECKPOINTED: "BP check", "frozen_hidden": "frozen"}
+_LABEL, _COLUMN, _MOST = 24, 9, 6
+REFERENCE = "backprop"
+"""The rule that ratios are to: backpropagation with each weight updated in place."""
 
 
-def compare(recipe: Recipe, rules: list[str], batch: int) -> str:
-    """Costs of one training step under each rule, and their ratio to the first."""
-    in_place = [profile(recipe, rule, batch=batch) for rule in rules]
-    held = [profile(recipe, rule, batch=batch, in_place=False) for rule in rules]
-    phases = [*PHASES, *sorted({p for c in in_place for p in c.macs} - set(PHASES))]
-    lines = [
-        f"One training step of {recipe.name}, batch {batch}, 32-bit floats, SGD with momentum.",
-        "Counted from the step itself, run once under observation.",
-        "",
-        _row("multiply-accumulates", rules),
-        *(
-            _row(f"  {p}", [_count(c.macs.get(p, 0)) for c in in_place])
-            for p in phases
-            if any(p in c.macs for c in in_place)
-        ),
-        *_total("  total", [c.total_macs for c in in_place], _count),
-        "",
-        _row("memory at the peak, kB", ["in " + _short(c.moment) for c in in_place]),
-        *(_row(f"  {kind}", [_kilobytes(c.memory[kind]) for c in in_place]) for kind in MEMORY),
-        *_total("  total", [c.total_memory for c in in_place], _kilobytes),
-        *_total("  total, gradients held", [c.total_memory for c in held], _kilobytes),
-        "",
-        "Memory: what one step needs when each layer's update is applied at once (backprop:",
-        "optimizer in backward); the last total is with every gradient held in .grad for a",
-        "torch optimizer. 1 kB = 1000 bytes.",
-    ]
-    if "pepita" in rules:
-        lines += ["PEPITA keeps every layer's activity, as backprop does; MEMPEPITA repeats the first pass."]
+def text(found: Sequence[RuleCosts], name: str, per_layer: bool = False) -> str:
+    """One screen, or with per_layer a table of layers too."""
+    first = found[0]
+    lines = [f"One training step of {name}, counted from the step itself.", ""]
+    lines += _columns(found) if len(found) <= _MOST else _rows(found)
+    if per_layer:
+        lines += ["", *_layers(found[:_MOST])]
+    if first.energy is not None:
+        energies = ", ".join(f"{_title(c.rule)} {c.energy:.3g}" for c in found)
+        lines += ["", f"energy of a device step, uJ, an estimate: {energies}"]
+    if first.effective is not None:
+        lines += ["", *_effective(found)]
     return "\n".join(lines)
 
 
-def _row(label: str, cells: list[str]) -> str:
+def _columns(found: Sequence[RuleCosts]) -> list[str]:
+    titles = [_title(c.rule) for c in found]
+    first = found[0]
+    seen = {p for c in found for p in c.torch.macs}
+    phases = [p for p in PHASES if p in seen] + sorted(seen - set(PHASES))
+    lines = [
+        _row(f"MACs, batch {first.torch.batch}", titles),
+        *(_row(f"  {p}", [_count(c.torch.macs.get(p, 0)) for c in found]) for p in phases),
+        *_total("  total", found, lambda c: c.torch.total_macs, _count),
+        _row("  element-wise", [_count(c.elements) for c in found]),
+        _row("  random draws", [_count(c.draws) for c in found]),
+        "",
+        _row("memory in torch, kB", titles),
+        *(_row(f"  {kind}", [_kb(c.torch.memory[kind]) for c in found]) for kind in MEMORY),
+        *_total("  peak", found, lambda c: c.torch.total_memory, _kb),
+        _row("  in", [_moment(c.torch.moment) for c in found]),
+    ]
+    if any(c.measured for c in found):
+        lines += [
+            _row("  measured peak, no state", [_kb(int(c.measured["peak_bytes"])) for c in found]),
+            _row("  measured ms", [f"{c.measured['milliseconds']:.2f}" for c in found]),
+            _row("  ratio", [f"{c.measured['ratio']:.2f}" for c in found]),
+        ]
+    lines += [
+        "",
+        _row(f"on a device, {first.precision}, kB", titles),
+        _row("  weights that learn", [_kb(c.device.weights) for c in found]),
+        _row("  activities, scratch", [_kb(c.device.arena) for c in found]),
+        _row("  feedback F", [_kb(c.device.feedback) for c in found]),
+        _row("  gradients", [_kb(c.device.optimizer) for c in found]) if any(c.device.optimizer for c in found) else "",
+        *_total("  RAM", found, lambda c: c.device.ram, _kb),
+        "",
+        *_notes(found),
+    ]
+    return [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]
+
+
+def _rows(found: Sequence[RuleCosts]) -> list[str]:
+    reference = next((c for c in found if c.rule == REFERENCE), found[0])
+    lines = [
+        f"{'rule':<24}{'MACs':>10}{'ratio':>7}{'torch kB':>11}{'ratio':>7}{'device kB':>11}{'ratio':>7}",
+    ]
+    for c in found:
+        cells = (
+            (_count(c.torch.total_macs), 10),
+            (_ratio(c.torch.total_macs, reference.torch.total_macs), 7),
+            (_kb(c.torch.total_memory), 11),
+            (_ratio(c.torch.total_memory, reference.torch.total_memory), 7),
+            (_kb(c.device.ram), 11),
+            (_ratio(c.device.ram, reference.device.ram), 7),
+        )
+        lines.append(f"{c.rule:<24}" + "".join(f"{cell:>{width}}" for cell, width in cells))
+    return [*lines, "", *_notes(found)]
+
+
+def _layers(found: Sequence[RuleCosts]) -> list[str]:
+    names = list(dict.fromkeys(name for c in found for name in c.layers))
+    lines = [_row("MACs of each layer", [_title(c.rule) for c in found])]
+    return lines + [_row(f"  {name}"[:_LABEL], [_count(c.layers.get(name, 0)) for c in found]) for name in names]
+
+
+def _effective(found: Sequence[RuleCosts]) -> list[str]:
+    lines = ["with real data (zeros skipped; spikes need an addition only):"]
+    for c in found:
+        macs, acs = c.effective or (0.0, 0.0)
+        lines.append(f"  {_title(c.rule):<10} {_count(int(macs)):>9} MACs  {_count(int(acs)):>9} additions")
+    return lines
+
+
+def _notes(found: Sequence[RuleCosts]) -> list[str]:
+    batch, device = found[0].torch.batch, found[0].device_step.batch
+    lines = [
+        f"In torch: batch {batch}, 32-bit floats, momentum; counted. BP holds every gradient for the",
+        "optimizer, BP place updates in the backward pass (as all other rules here do), BP",
+        f"check keeps what lies between groups of layers. On a device: batch {device}, no momentum, one",
+        "static arena; modelled. 1 kB = 1000 bytes; ratios are to BP place.",
+    ]
+    if any(c.rule == "pepita" for c in found):
+        lines.append("PEPITA keeps every layer's activity, as backprop does; MEMPEPITA repeats the first pass.")
+    return lines
+
+
+def _title(rule: str) -> str:
+    return _SHORT.get(rule, rule[: _COLUMN - 1])
+
+
+def _row(label: str, cells: Sequence[str]) -> str:
     return f"{label:<{_LABEL}}" + "".join(f"{cell:>{_COLUMN}}" for cell in cells)
 
 
-def _total(label: str, values: list[int], show: object) -> list[str]:
-    ratios = [f"{value / values[0]:.2f}" for value in values]
-    return [_row(label, [show(value) for value in values]), _row(f"{label}, ratio", ratios)]  # type: ignore[operator]
+def _total(
+    label: str, found: Sequence[RuleCosts], value: Callable[[RuleCosts], int], show: Callable[[int], str]
+) -> list[str]:
+    reference = next((c for c in found if c.rule == REFERENCE), found[0])
+    ratios = [_ratio(value(c), value(reference)) for c in found]
+    return [_row(label, [show(value(c)) for c in found]), _row("  ratio", ratios)]
+
+
+def _ratio(value: int, reference: int) -> str:
+    return f"{value / reference:.2f}" if reference else "-"
 
 
 def _count(n: int) -> str:
-    return f"{n:,}"
+    """At most seven characters, exact below ten million when it fits."""
+    if n < 100_000:
+        return f"{n:,}"
+    return f"{n / 1e6:.4g} M" if n < 1e9 else f"{n / 1e9:.4g} G"
 
 
-def _kilobytes(n: int) -> str:
-    return f"{n / 1000:,.1f}"
+def _kb(n: int) -> str:
+    return f"{n / 1000:,.1f}" if n < 1e7 else f"{n / 1000:,.0f}"
 
 
-def _short(moment: str) -> str:
-    return moment.replace("second forward pass", "second pass")
+def _moment(phase: str) -> str:
+    return {SECOND: "2nd pass", AGAIN: "repeat", FORWARD: "forward", PROJECTION: "project"}.get(phase, phase)[:8]

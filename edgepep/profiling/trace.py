@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -47,6 +48,8 @@ class Operation:
     """Share of the multiplications whose input is not zero; 1 where it was not looked at."""
     binary: bool
     """Whether the input is made of zeros and ones, so that an addition does."""
+    times: tuple[int, int]
+    """When it began and ended, in nanoseconds."""
 
 
 @dataclass
@@ -93,7 +96,9 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         reads = self._buffers(tree_leaves((args, kwargs)))
+        began = time.time_ns()
         answer = operator(*args, **kwargs)
+        times = began, time.time_ns()
         if operator.is_view:
             return answer
         leaves = [t for t in tree_leaves(answer) if isinstance(t, Tensor)]
@@ -113,6 +118,7 @@ class Watch(TorchDispatchMode):
             pointwise,
             share,
             binary,
+            times,
         )
         self.trace.operations.append(operation)
         self.trace.draws = phases.draws() - self.drawn
