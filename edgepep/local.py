@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from edgepep.errors import EdgepepError
+from edgepep.injection import Inject
 
 
 class Product(NamedTuple):
@@ -202,7 +203,7 @@ def pull_back(f: Callable[[Tensor], Tensor], x: Tensor, delta: Tensor) -> Tensor
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         answer = f(x.clone() if any(getattr(m, "inplace", False) for m in modules) else x)
-        by_input, *rest = torch.autograd.grad(answer, [x, *(p for _, p in learning)], delta)
+        by_input, *rest = torch.autograd.grad(Inject.apply(1, answer, delta), [x, *(p for _, p in learning)])
     for (module, parameter), gradient in zip(learning, rest, strict=True):
         module.gradients[parameter] = gradient  # type: ignore[operator]
     return by_input

@@ -39,7 +39,7 @@ class Arena:
     """Bytes alive at that moment: no plan can need fewer."""
 
 
-def plan(trace: Trace, shapes: frozenset[torch.Size], bytes_per_value: float = FLOAT) -> Arena:
+def plan(trace: Trace, shapes: frozenset[torch.Size], bytes_per_value: float = FLOAT, streaming: bool = True) -> Arena:
     """Plan a step as a device runs it.
 
     What differs from torch: a buffer ends with its last use; an operator that works element by element writes over an
@@ -50,9 +50,10 @@ def plan(trace: Trace, shapes: frozenset[torch.Size], bytes_per_value: float = F
         trace: of the step, run with in-place updates.
         shapes: of the weights.
         bytes_per_value: of floating-point values; others count as in torch.
+        streaming: whether weight gradients go where they are added as they arise; else each has its place.
 
     """
-    slots = _slots(trace, shapes, bytes_per_value)
+    slots = _slots(trace, _streamed(trace, shapes) if streaming else set(), bytes_per_value)
     _place(slots)
     live, moment = 0, ""
     for now, operation in enumerate(trace.operations):
@@ -62,14 +63,13 @@ def plan(trace: Trace, shapes: frozenset[torch.Size], bytes_per_value: float = F
     return Arena(slots, max((slot.offset + slot.size for slot in slots), default=0), moment, live)
 
 
-def _slots(trace: Trace, shapes: frozenset[torch.Size], bytes_per_value: float) -> list[Slot]:
+def _slots(trace: Trace, streamed: set[Buffer], bytes_per_value: float) -> list[Slot]:
     last: dict[Buffer, int] = {}
     first: dict[Buffer, int] = {}
     for now, operation in enumerate(trace.operations):
         for buffer in (*operation.reads, *operation.writes):
             last[buffer] = now
             first.setdefault(buffer, now)
-    streamed = _streamed(trace, shapes)
     slot_of: dict[Buffer, Slot] = {}
     slots: list[Slot] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,13 +120,13 @@ def _measured(chosen: Subject, found: list[RuleCosts], batch: int, seeded: bool)
 
 def _fits(chosen: Subject, found: list[RuleCosts], part: devices.Device, asked: Asked) -> list[str]:
     shown = f"{part.name}: {part.part}" + (f" ({part.source})" if part.source else "")
-    lines = ["", shown, *(devices.verdict(c, part) for c in found if c.rule not in (HELD, CHECKPOINTED))]
+    verdicts = [devices.verdict(c, part) for c in found if c.rule not in (HELD, CHECKPOINTED)]
+    lines = ["", shown, *(line for said in verdicts for line in textwrap.wrap(said, 80, subsequent_indent="  "))]
     wanted = next(c for c in found if c.rule not in COMPARATORS or c.rule == asked.rule)
     if devices.shortage(wanted.device, part) is not None:
         instead = devices.alternatives(chosen, wanted.rule, part)
-        lines.append(
-            "would fit: " + ("; ".join(instead) if instead else "nothing that edgepep knows of; a smaller network.")
-        )
+        said = "; ".join(instead) or "nothing that edgepep knows of; take a smaller network."
+        lines += textwrap.wrap(f"would fit: {said}", 80)
     return lines
 
 
@@ -151,6 +152,6 @@ def _published(chosen: Subject, which: str) -> str:
     feedback = sheet.inputs * sheet.outputs
     lines += [
         "",
-        f"F, which the published figures leave out, is {feedback:,} bytes in int8 unless it is drawn from a seed.",
+        f"F, left out by the published figures, is {feedback:,} bytes in int8, or none from a seed.",
     ]
     return "\n".join([*lines, *(f"published error kept: {error}" for error in sheet.errors)])

@@ -59,6 +59,7 @@ class RuleCosts:
     """Multiply-accumulates with an input that is not zero, and accumulates of spikes; where data were given."""
     energy: float | None = None
     """Microjoules of a step on the device, an estimate."""
+    energy_table: str | None = None
     measured: dict[str, float] = field(default_factory=dict)
     """Where asked for: "peak_bytes" from the allocator, "milliseconds" and their "ratio" to backprop."""
 
@@ -118,13 +119,13 @@ def costs(
     there = step(batch, momentum=subject.momentum, follow=True, samples=samples)
     here = step(device_batch, momentum=0.0, follow=False, samples=None)
     width, trace = PRECISIONS[precision], here.trace
-    device = _device(here, plan(trace, here.shapes, width), width)
+    device = _device(here, plan(trace, here.shapes, width, rule != HELD), width)
     elements = sum(o.elements for o in trace.operations)
     effective = _effective(there.trace.operations) if samples is not None else None
     energy = (
         None if table is None else table.microjoules(here.total_macs, elements, _moved(trace) * width / 4, precision)
     )
-    return RuleCosts(rule, precision, there, device, here, effective, energy)
+    return RuleCosts(rule, precision, there, device, here, effective, energy, table.name if table else None)
 
 
 def _moved(trace: Trace) -> int:

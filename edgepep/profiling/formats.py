@@ -62,7 +62,7 @@ def _device(c: RuleCosts) -> dict[str, int]:
         "weights": own.weights,
         "arena": own.arena,
         "feedback F": own.feedback,
-        "gradients": own.optimizer,
+        "optimizer state": own.optimizer,
         "weights at rest": own.frozen,
         "total": own.ram,
     }

@@ -42,13 +42,27 @@ def peak_bytes(step: Step) -> int:
 @contextmanager
 def allocations() -> Iterator[list[tuple[int, int]]]:
     """Note when, in nanoseconds, how many bytes are taken or, below zero, given back; filled in at the end."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it is talkative
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     events: list[tuple[int, int]] = []
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with _quiet(), torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         yield events
     results: Any = seen.profiler
     found = [(e.start_ns(), e.nbytes()) for e in results.kineto_results.events() if e.name() == "[memory]"]
     events.extend(sorted(found))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch's profiler says of itself from standard error."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def predicted_peak(trace: Trace, events: list[tuple[int, int]]) -> int:

@@ -138,10 +138,10 @@ class HeldSGD:
         """Heavy-ball momentum."""
         for p in self.parameters:
             if p.grad is not None:
-                if p not in self.state:
+                if self.momentum and p not in self.state:
                     self.state[p] = torch.zeros_like(p)
-                self.state[p].mul_(self.momentum).add_(p.grad)
-                p.add_(self.state[p], alpha=-self.lr)
+                step = self.state[p].mul_(self.momentum).add_(p.grad) if self.momentum else p.grad
+                p.add_(step, alpha=-self.lr)
 
 
 def _fixed(rule: Rule, optimizer: Any) -> dict[str, list[Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 
 from edgepep.phases import AGAIN, ALIGN, BACKWARD, FORWARD, PROJECTION, SECOND, UPDATE
@@ -26,8 +27,9 @@ def text(found: Sequence[RuleCosts], name: str, per_layer: bool = False) -> str:
     if per_layer:
         lines += ["", *_layers(found[:_MOST])]
     if first.energy is not None:
+        source = "cost table " + str(first.energy_table)
         energies = ", ".join(f"{_title(c.rule)} {c.energy:.3g}" for c in found)
-        lines += ["", f"energy of a device step, uJ, an estimate: {energies}"]
+        lines += ["", *textwrap.wrap(f"Energy of a step on a device in uJ, an estimate ({source}): {energies}", 80)]
     if first.effective is not None:
         lines += ["", *_effective(found)]
     return "\n".join(lines)
@@ -62,7 +64,6 @@ def _columns(found: Sequence[RuleCosts]) -> list[str]:
         _row("  weights that learn", [_kb(c.device.weights) for c in found]),
         _row("  activities, scratch", [_kb(c.device.arena) for c in found]),
         _row("  feedback F", [_kb(c.device.feedback) for c in found]),
-        _row("  gradients", [_kb(c.device.optimizer) for c in found]) if any(c.device.optimizer for c in found) else "",
         *_total("  RAM", found, lambda c: c.device.ram, _kb),
         "",
         *_notes(found),
@@ -104,15 +105,15 @@ def _effective(found: Sequence[RuleCosts]) -> list[str]:
 
 def _notes(found: Sequence[RuleCosts]) -> list[str]:
     batch, device = found[0].torch.batch, found[0].device_step.batch
-    lines = [
-        f"In torch: batch {batch}, 32-bit floats, momentum; counted. BP holds every gradient for the",
-        "optimizer, BP place updates in the backward pass (as all other rules here do), BP",
-        f"check keeps what lies between groups of layers. On a device: batch {device}, no momentum, one",
-        "static arena; modelled. 1 kB = 1000 bytes; ratios are to BP place.",
-    ]
+    said = (
+        f"In torch: batch {batch}, 32-bit floats, momentum; counted. On a device: batch {device}, no momentum, one "
+        "static arena; modelled. BP holds every gradient for the optimizer; BP place updates in the backward pass, as "
+        "all other rules here do; BP check (checkpoints) runs groups of layers twice. 1 kB = 1000 bytes; ratios are to "
+        "BP place."
+    )
     if any(c.rule == "pepita" for c in found):
-        lines.append("PEPITA keeps every layer's activity, as backprop does; MEMPEPITA repeats the first pass.")
-    return lines
+        said += " PEPITA keeps every layer's activity, as backprop does; MEMPEPITA repeats the first pass."
+    return textwrap.wrap(said, 80)
 
 
 def _title(rule: str) -> str:

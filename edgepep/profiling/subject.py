@@ -41,7 +41,8 @@ def subject(model: str, shape: str | None = None, classes: int | None = None) ->
     """Find what to profile.
 
     Args:
-        model: a recipe's name or .toml file, or "package.module:factory", called without arguments.
+        model: a recipe's name or .toml file, or "package.module:factory", called without arguments; batch
+            normalisation in its module uses running statistics, as a device does at batch 1.
         shape: of one input to a factory's module, such as "3x32x32".
         classes: not needed: a module's answer says it.
 
@@ -92,7 +93,7 @@ def _module(model: str, shape: str | None) -> Subject:
     if not isinstance(made, nn.Module):
         raise EdgepepError(f"{model} makes a {type(made).__name__}; it must make a torch.nn.Module.")
     example = torch.rand(2, *sizes)
-    network = convert(made, example)
+    network = convert(made, example, statistics="running")
     with torch.no_grad():
         classes = network.eval()(example).shape[1]
 
@@ -105,4 +106,4 @@ def _module(model: str, shape: str | None) -> Subject:
                 )
         return kind(network, example, **options)
 
-    return Subject(model, sizes, classes, 64, 0.9, lambda _: convert(factory(), example), rule)
+    return Subject(model, sizes, classes, 64, 0.9, lambda _: convert(factory(), example, statistics="running"), rule)

@@ -4,9 +4,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from edgepep import phases
+from edgepep.injection import Inject
 from edgepep.layer import Layer
 from edgepep.network import Network
 from edgepep.phases import AGAIN, BACKWARD, FORWARD, phase
@@ -41,9 +40,10 @@ class Backprop(Rule):
         for parameter in resting:
             parameter.requires_grad_(False)
         try:
+            if self.checkpoints:
+                return self._in_groups(x, target)
             with phase(FORWARD):
-                logits = self._in_groups(x) if self.checkpoints else self.network(x)
-                outcome = Outcome(logits, target)
+                outcome = Outcome(self.network(x), target)
                 loss = outcome.loss
             with phase(BACKWARD):
                 loss.backward()
@@ -65,36 +65,36 @@ class Backprop(Rule):
                     parameter.register_post_accumulate_grad_hook(lambda p, layer=layer: _apply(layer, p))
         return resting
 
-    def _in_groups(self, x: Tensor) -> Tensor:
-        """Logits, keeping the activities between groups of layers only."""
+    def _in_groups(self, x: Tensor, target: Tensor) -> Outcome:
+        """Run forward keeping what lies between groups of layers; then each group again, and back through it."""
         count = len(self.network.chain)
         size = max(1, round(math.sqrt(count)))
-        alive: dict[int, Tensor] = {}
-        for start in range(0, count, size):
-            stop = min(start + size, count)
-            names = tuple(alive)
-
-            def run(
-                *given: Tensor, start: int = start, stop: int = stop, names: tuple[int, ...] = names
-            ) -> dict[int, Tensor]:
-                again = phases.current() == BACKWARD
-                posts = dict(zip(names, given, strict=True))
-                for i in range(start, stop):
-                    self.network.run_layer(i, x, posts, AGAIN if again else FORWARD)
-                return posts
-
-            if stop == count:  # needed at once: keeping it costs nothing more
-                alive = run(*alive.values())
+        groups = [range(start, min(start + size, count)) for start in range(0, count, size)]
+        between: list[dict[int, Tensor]] = [{}]
+        with torch.no_grad():
+            for group in groups[:-1]:
+                between.append(self._run(group, x, dict(between[-1]), FORWARD))
+        outcome, gradients = None, dict[int, Tensor]()
+        for group in reversed(groups):
+            given = {i: post.detach().requires_grad_() for i, post in between.pop().items()}
+            posts = self._run(group, x, dict(given), FORWARD if outcome is None else AGAIN)
+            if outcome is None:
+                outcome = Outcome(self.network.readout(posts[count - 1]), target)
+                loss = outcome.loss
+                with phase(BACKWARD):
+                    loss.backward()
             else:
-                alive = checkpoint(run, *alive.values(), use_reentrant=False, preserve_rng_state=False)
-        return self.network.readout(alive[count - 1])
+                with phase(BACKWARD):
+                    Inject.apply(len(gradients), *(posts[i] for i in gradients), *gradients.values()).backward()
+            del posts
+            gradients = {i: post.grad for i, post in given.items() if post.grad is not None}
+        assert outcome is not None  # there is a group
+        return Outcome(outcome.logits.detach(), target)
 
-    def _group(self, x: Tensor, names: tuple[int, ...], group: range, *given: Tensor) -> dict[int, Tensor]:
+    def _run(self, group: range, x: Tensor, posts: dict[int, Tensor], name: str) -> dict[int, Tensor]:
         """Posts alive after a group of layers, given those alive before it."""
-        again = phases.current() == BACKWARD
-        posts = dict(zip(names, given, strict=True))
         for i in group:
-            self.network.run_layer(i, x, posts, AGAIN if again else FORWARD)
+            self.network.run_layer(i, x, posts, name)
         return posts
 
 

@@ -75,8 +75,8 @@ def _far_apart(classes: int, width: int, seed: int, place: int) -> Tensor:
         return orthogonal.t().float()
     points: Tensor = drawn / drawn.norm(dim=1, keepdim=True)
     for _ in range(500):
-        apart = points[:, None] - points[None]
-        force = (apart / (apart.norm(dim=2, keepdim=True) ** 3 + 1e-3)).sum(1)
-        points = points + 0.01 * force
+        distance = (2 - 2 * points @ points.t()).clamp_(min=1e-4).sqrt_()
+        push = (distance**3 + 1e-3).reciprocal_().fill_diagonal_(0)
+        points = points + 0.01 * (points * push.sum(1, keepdim=True) - push @ points)
         points = points / points.norm(dim=1, keepdim=True)
     return points.float()

@@ -1,0 +1,148 @@
+"""`edgepep profile` as it is typed."""
+
+import csv
+import io
+import json
+import xml.dom.minidom
+
+import pytest
+from typer.testing import CliRunner
+
+from edgepep.cli import app
+from edgepep.errors import EdgepepError
+from edgepep.profiling import devices
+from edgepep.profiling.costs import costs
+from edgepep.profiling.energy import table
+from edgepep.profiling.formats import FIELDS
+from edgepep.profiling.subject import subject
+
+SMALL = ("--model", "digits-fc")
+
+
+def typed(*arguments):
+    outcome = CliRunner().invoke(app, ["profile", *arguments])
+    if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
+        raise outcome.exception
+    return outcome.output
+
+
+def test_one_screen_with_honest_comparators():
+    page = typed(*SMALL)
+    assert all(len(line) <= 80 for line in page.splitlines())
+    assert "BP BP place BP check   frozen   pepita mempepit" in page
+    assert "MEMPEPITA repeats" in page
+
+
+def test_every_rule_one_a_line():
+    page = typed(*SMALL, "--rule", "all")
+    for rule in ("drtp", "kolen_pollack", "forward_forward", "backprop, checkpointed"):
+        assert any(line.startswith(rule) for line in page.splitlines())
+
+
+def test_layers_energy_and_measured_time():
+    page = typed(*SMALL, "--per-layer", "--energy", "horowitz45", "--measure", "--data")
+    assert "MACs of each layer" in page
+    assert "an estimate (cost table horowitz45)" in page
+    assert "measured ms" in page
+    assert "with real data" in page
+
+
+def test_formats_hold_the_same_figures():
+    found = json.loads(typed(*SMALL, "--format", "json"))
+    assert found["schema"] == 1
+    records = found["records"]
+    assert set(records[0]) == set(FIELDS)
+    assert {r["tag"] for r in records} == {"counted", "modelled"}
+    rows = list(csv.DictReader(io.StringIO(typed(*SMALL, "--format", "csv"))))
+    assert len(rows) == len(records)
+    wanted = next(r for r in records if r["rule"] == "pepita" and r["quantity"] == "macs" and r["part"] == "total")
+    assert f"| pepita | {wanted['value']:,} |" in typed(*SMALL, "--format", "markdown")
+    page = typed(*SMALL, "--format", "html")
+    assert f"<td>{wanted['value']:,}</td>" in page
+    xml.dom.minidom.parseString(page[page.index("<table") : page.index("</table>") + 8])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_pictures(suffix, tmp_path):
+    path = tmp_path / f"costs{suffix}"
+    typed(*SMALL, "--plot", str(path))
+    head = path.read_bytes()[:8]
+    assert head.startswith(b"\x89PNG") if suffix == ".png" else b"<?xml" in head
+
+
+def test_a_module_of_ones_own():
+    page = typed("--model", "tests.test_convert:mobile", "--input", "3x16x16", "--rule", "dfa", "--batch", "4")
+    assert "tests.test_convert:mobile" in page
+    assert "dfa" in page
+
+
+def test_fits_or_does_not_and_what_would():
+    page = typed("--model", "ds-cnn", "--device", "stm32f746", "--batch", "2")
+    assert "mempepita fits stm32f746" in page
+    assert "pepita does not fit stm32f746. RAM:" in page
+    assert "activities and scratch" in page
+    assert "would fit: mempepita with feedback from its seed" in page
+    assert "fits this part" in typed(*SMALL, "--ram", "64K", "--flash", "1M")
+
+
+def test_the_line_that_breaks_is_named():
+    memory = costs(subject("digits-fc"), "pepita", batch=1).device
+    part = devices.custom(f"{(memory.weights + memory.arena + 100) // 1024}K", None)
+    assert "breaks it" in devices.shortage(memory, part)
+    assert devices.shortage(memory, devices.custom("1M", "20K")).startswith("flash")
+    assert devices.shortage(memory, devices.custom("1M", None)) is None
+
+
+@pytest.mark.parametrize("name", devices.names())
+def test_parts_have_memory_and_a_source(name):
+    part = devices.device(name)
+    assert 32 * 1024 <= part.ram <= 2**21
+    assert part.ram < part.flash <= 2**24
+    assert part.source
+
+
+def test_a_table_of_ones_own(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[mine]\nsource = "me"\nmac = { fp32 = 2.0 }\nadd = { fp32 = 1.0 }\nbyte = 0.5\n')
+    assert table(str(path)).microjoules(1e6, 1e6, 2e6, "fp32") == pytest.approx(4.0)
+    with pytest.raises(EdgepepError, match="has no int8"):
+        table(str(path)).microjoules(1, 1, 1, "int8")
+    path.write_text('[mine]\nsource = "me"\n')
+    with pytest.raises(EdgepepError, match="needs source, mac, add and byte"):
+        table(str(path))
+
+
+def test_accounting():
+    page = typed("--model", "mobilenet", "--accounting", "paper")
+    assert "30,527,860" in page
+    assert "published error kept" in page
+    assert "30,020,980" in typed("--model", "mobilenet", "--accounting", "exact")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--model", "nope"), "no recipe called 'nope'"),
+        (("--rule", "pepitta"), "did you mean 'pepita'"),
+        (("--batch", "0"), "at least 1"),
+        (("--device", "stm32f747"), "did you mean 'stm32f746'.*--ram and --flash"),
+        (("--ram", "12q"), "such as 256K"),
+        (("--precision", "int4"), "fp32, fp16, int8"),
+        (("--format", "jsn"), "did you mean 'json'"),
+        (("--plot", "x.bmp"), ".png, .svg or .pdf"),
+        (("--energy", "horo"), "no cost table"),
+        (("--accounting", "papr"), "paper or exact"),
+        (("--accounting", "paper"), "published networks"),
+        (("--input", "3x3"), "is a recipe"),
+        (("--model", "tests.test_convert:mobile"), "--input 3x32x32"),
+        (("--model", "tests.test_convert:mobile", "--input", "3x"), "write the sides"),
+        (("--model", "tests.test_convert:mobile", "--input", "4x16x16"), "does not run on the example"),
+        (("--model", "tests.test_convert:IMAGE", "--input", "4"), "must be a function"),
+        (("--model", "tests.test_convert:Decides", "--input", "6"), "control flow"),
+        (("--model", "tests.test_convert:nothing", "--input", "6"), "package.module:Name"),
+        (("--model", "x.py"), "package.module:factory"),
+    ],
+)
+def test_what_cannot_be_is_told(arguments, said):
+    with pytest.raises(EdgepepError, match=said):
+        typed(*arguments)
