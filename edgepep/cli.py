@@ -105,7 +105,9 @@ def evaluate(
 @app.command()
 def profile(
     rule: Annotated[str, typer.Option(help="Beside backprop: one rule, several with commas, or all.")] = "pepita",
-    model: Annotated[str, typer.Option(help="A recipe, a .toml file, or package.module:factory.")] = "mnist-fc",
+    model: Annotated[
+        str, typer.Option(help="A recipe, a .toml or .onnx file, or package.module:factory.")
+    ] = "mnist-fc",
     input: Annotated[Optional[str], typer.Option(help="One input of a factory's module, such as 3x32x32.")] = None,  # noqa: UP045
     batch: Annotated[Optional[int], typer.Option(help="Samples a step in torch; else the recipe's.")] = None,  # noqa: UP045
     device_batch: Annotated[int, typer.Option(help="Samples a step on a device.")] = 1,

@@ -119,6 +119,28 @@ def test_accounting():
     assert "30,020,980" in typed("--model", "mobilenet", "--accounting", "exact")
 
 
+def test_an_onnx_file(tmp_path):
+    import torch
+
+    from edgepep import export, load
+
+    recipe = load("resnet8")
+    path = tmp_path / "resnet8.onnx"
+    export.save(recipe.build(), path, "onnx_float", torch.rand(4, 3, 32, 32))
+    page = typed("--model", str(path))
+    assert "12,501,632" in page
+    assert "77,706" in page
+    (tmp_path / "broken.onnx").write_bytes(b"not onnx")
+    with pytest.raises(EdgepepError, match="is not an ONNX file"):
+        typed("--model", str(tmp_path / "broken.onnx"))
+    with pytest.raises(EdgepepError, match="cannot read"):
+        typed("--model", str(tmp_path / "none.onnx"))
+    spiking = tmp_path / "spiking.onnx"
+    export.save(load("digits-fc").spiking(3).build(), spiking, "onnx_spiking", torch.rand(4, 1, 8, 8))
+    with pytest.raises(EdgepepError, match="has a Scan"):
+        typed("--model", str(spiking))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

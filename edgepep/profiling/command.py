@@ -52,6 +52,10 @@ def page(asked: Asked) -> str:
     """
     if asked.format != "text":
         plugins.check("format", asked.format, ["text", *FORMATS])
+    if asked.model.endswith(".onnx"):
+        from edgepep.profiling import onnx_cost
+
+        return onnx_cost.page(asked.model)
     chosen = subject(asked.model, asked.input)
     if asked.accounting is not None:
         return _published(chosen, asked.accounting)
