@@ -50,6 +50,12 @@ def fresh_directory(path: Path | str) -> Path:
     return path
 
 
+def free(path: Path) -> Path:
+    """The path, or the first of path-2, path-3, … that does not exist."""
+    tries = [path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 10_000))]
+    return next(p for p in tries if not p.exists())
+
+
 def begin(path: Path, recipe: models.Recipe, rule: str, seed: int, **more: Any) -> None:
     """Write what a run was asked to do, before it does anything."""
     about = {

@@ -46,7 +46,8 @@ def train(
     diagnose: Annotated[int, typer.Option(help="Measure the rule's credit every so many steps; 0 for never.")] = 0,
 ) -> None:
     """Train a recipe and keep the run in a directory."""
-    from edgepep import models, training
+    from edgepep import checkpoint, models, training
+    from edgepep.tables import head_of
     from edgepep.terminal import Report
 
     chosen = models.load(recipe)
@@ -55,10 +56,10 @@ def train(
     if freeze:
         chosen = chosen.but(network={"frozen": [*chosen.network.frozen, *freeze]})
     if head:
-        chosen = chosen.but(head=_head(head))
+        chosen = chosen.but(head=head_of(head))
     watcher = _diagnostics(diagnose)
     rule = rule or chosen.rule
-    out = out or _free(Path("runs") / f"{chosen.name}-{rule}-seed{seed}")
+    out = out or checkpoint.free(Path("runs") / f"{chosen.name}-{rule}-seed{seed}")
     total = epochs if epochs is not None else chosen.settings(rule).epochs
     print(f"{chosen.name} · rule {rule} · data {chosen.dataset} · {total} epochs · seed {seed} · {out}")
     with Report(total) as report:
@@ -218,13 +219,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
         raise typer.Exit
 
 
-def _head(text: str) -> dict[str, object]:
-    rule, _, layers = text.partition(":")
-    if layers and not layers.isdecimal():
-        raise EdgepepError(f"--head is {text!r}; write a rule's name, or NAME:LAYERS with a number of layers.")
-    return {"rule": rule, "layers": int(layers or 1)}
-
-
 def _diagnostics(every: int) -> Diagnostics | None:
     if every < 0:
         raise EdgepepError(f"--diagnose is {every}; it must be at least 0.")
@@ -233,12 +227,6 @@ def _diagnostics(every: int) -> Diagnostics | None:
     from edgepep.diagnostics import Diagnostics
 
     return Diagnostics(every)
-
-
-def _free(path: Path) -> Path:
-    """The path, or the first of path-2, path-3, … that does not exist."""
-    tries = [path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 10_000))]
-    return next(p for p in tries if not p.exists())
 
 
 def main() -> None:

@@ -80,6 +80,19 @@ class HeadTable(Table):
     layers: Positive = 1
 
 
+def head_of(text: str) -> dict[str, object]:
+    """A head's table from NAME or NAME:LAYERS.
+
+    Raises:
+        RecipeError: if LAYERS is no number.
+
+    """
+    rule, _, layers = text.partition(":")
+    if layers and not layers.isdecimal():
+        raise RecipeError(f"the head is {text!r}; write a rule's name, or NAME:LAYERS with a number of layers.")
+    return {"rule": rule, "layers": int(layers or 1)}
+
+
 class QuantizedTable(Table):
     """Precision of weights and of what each layer reads, in bits."""
 
