@@ -49,7 +49,7 @@ def test_a_rule_is_one_file(tmp_path):
     assert "toy\t1 forward\tno" in said
     assert "| `toy` | 1 forward | no |" in said
     assert "maps of half the size" in said
-    assert "multiply-accumulates                   backprop            toy" in said
+    assert "BP BP place BP check   frozen      toy" in said
     assert "rule toy" in said
     said = run("-m", "pytest", "tests/test_contract.py", "-k", "toy", "-p", "no:cacheprovider")
     assert "passed" in said
