@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def save(found: Sequence[RuleCosts], model: str, path: Path | str) -> Path:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (timeline, bars, pareto) = pyplot.subplots(3, 1, figsize=(8, 12), layout="constrained")
+    figure, (timeline, bars, pareto) = pyplot.subplots(3, 1, figsize=(10, 13), layout="constrained")
     figure.suptitle(f"One training step of {model}, batch {found[0].torch.batch}")
     _timeline(timeline, found)
     _bars(bars, found)
@@ -51,7 +52,7 @@ def _timeline(axes: Any, found: Sequence[RuleCosts]) -> None:
         axes.step(share, values, _LINES[i % 4], label=c.rule, linewidth=1.2 + 0.6 * (i // 4), where="post")
     axes.set(xlabel="operators of the step, as a share", ylabel="MB beside weights, F and state")
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.set_title("memory over the step, in torch", fontsize=10)
 
 
@@ -65,15 +66,31 @@ def _bars(axes: Any, found: Sequence[RuleCosts]) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="MB at the peak, in torch")
     axes.tick_params(axis="y", labelsize=8)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.set_title("what the memory holds", fontsize=10)
 
 
 def _pareto(axes: Any, found: Sequence[RuleCosts]) -> None:
+    """Points; those that would lie on one another share a column of names, in the order of their memory."""
+    groups: dict[int, list[tuple[float, float, str]]] = {}
     for c in found:
         x, y = c.device_step.total_macs / 1e6, c.device.ram / 1e3
         axes.plot(x, y, "o", color="black", markersize=5)
-        axes.annotate(c.rule, (x, y), textcoords="offset points", xytext=(6, 3), fontsize=8)
-    axes.margins(x=0.2, y=0.15)
+        groups.setdefault(round(8 * math.log(x)), []).append((y, x, c.rule))
+    axes.set(yscale="log")
+    for points in groups.values():
+        near: list[list[tuple[float, float, str]]] = []
+        for point in sorted(points, reverse=True):
+            if near and near[-1][-1][0] < 1.35 * point[0]:
+                near[-1].append(point)
+            else:
+                near.append([point])
+        for together in near:
+            names = "\n".join(name for _, _, name in together)
+            middle = math.prod(y for y, _, _ in together) ** (1 / len(together))
+            axes.annotate(
+                names, (together[0][1], middle), textcoords="offset points", xytext=(7, 0), fontsize=7, va="center"
+            )
+    axes.margins(x=0.3, y=0.15)
     axes.set(xlabel="million MACs of a step on a device", ylabel="kB of RAM on a device")
     axes.set_title("operations against memory, modelled: lower left is better", fontsize=10)
