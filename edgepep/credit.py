@@ -85,6 +85,16 @@ def walk_back(
         yield -1, pre, at_input
 
 
+def uphill(network: Network, x: Tensor, target: Tensor) -> Tensor:
+    """Gradient of the loss in the first layer's prepared input; an exact backward pass, from which nothing learns."""
+    memories, logits = remember(network, x)
+    error = output_error(logits, target)
+    *_, (_, _, gradient) = walk_back(network, memories, error, lambda i: weights_of(network.chain[i]), -1)
+    for layer in network.chain:
+        layer.forget()
+    return gradient
+
+
 def first_learner(network: Network) -> int:
     """Index of the lowest layer that learns; no error has to go below it."""
     return next((i for i, layer in enumerate(network.chain) if layer.learnable()), len(network.chain))
@@ -157,7 +167,7 @@ class CreditChain(Rule):
 
     def matrix(self, i: int) -> Tensor:
         """Feedback of layer i, of the shape of its weights; each rule writes this."""
-        raise NotImplementedError
+        raise EdgepepError(f"the rule {type(self).__name__} has no feedback: write its `matrix`.")
 
     def align(self, i: int, layer: Layer, pre: Tensor) -> None:
         """Let the feedback of a layer learn, just before its weights do; by default it is fixed."""

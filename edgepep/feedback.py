@@ -6,8 +6,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from edgepep import noise
+from edgepep import noise, phases
 from edgepep.errors import EdgepepError
+from edgepep.phases import DRAW, phase
 
 Storage = Literal["float", "int8", "sign", "seed"]
 
@@ -65,6 +66,10 @@ class Feedback(nn.Module):
         """Values, of the shape given."""
         if self.storage == "float":
             return self.codes
+        with phase(DRAW, phases.current_layer()):
+            return self._unpacked()
+
+    def _unpacked(self) -> Tensor:
         if self.storage == "seed":
             return self._drawn()
         if self.storage == "int8":

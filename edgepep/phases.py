@@ -8,6 +8,7 @@ PROJECTION = "projection"
 BACKWARD = "backward"
 UPDATE = "update"
 ALIGN = "feedback update"
+DRAW = "feedback drawn"
 
 _current = ["", ""]
 _drawn = [0]

@@ -19,6 +19,10 @@ from edgepep.profiling.subject import subject
 SMALL = ("--model", "digits-fc")
 
 
+def raises():
+    raise ValueError("no")
+
+
 def typed(*arguments):
     outcome = CliRunner().invoke(app, ["profile", *arguments])
     if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
@@ -44,7 +48,7 @@ def test_layers_energy_and_measured_time():
     assert "MACs of each layer" in page
     assert "an estimate (cost table horowitz45)" in page
     assert "measured ms" in page
-    assert "with real data" in page
+    assert "forward passes on real data" in page
 
 
 def test_formats_hold_the_same_figures():
@@ -108,7 +112,10 @@ def test_a_table_of_ones_own(tmp_path):
     with pytest.raises(EdgepepError, match="has no int8"):
         table(str(path)).microjoules(1, 1, 1, "int8")
     path.write_text('[mine]\nsource = "me"\n')
-    with pytest.raises(EdgepepError, match="needs source, mac, add and byte"):
+    with pytest.raises(EdgepepError, match="needs source, mac, add and byte: 'mac' is missing"):
+        table(str(path))
+    path.write_text('[mine]\nsource = "me"\nmac = { fp32 = "a" }\nadd = { fp32 = 1.0 }\nbyte = 0.5\n')
+    with pytest.raises(EdgepepError, match="tables of numbers"):
         table(str(path))
 
 
@@ -141,6 +148,29 @@ def test_an_onnx_file(tmp_path):
         typed("--model", str(spiking))
 
 
+def test_a_quantised_onnx_file_counts_its_codes_once(tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    from edgepep.profiling.onnx_cost import inference_cost
+
+    codes = helper.make_tensor("codes", TensorProto.INT8, [8, 4], [1] * 32)
+    grid = [
+        helper.make_tensor("scale", TensorProto.FLOAT, [], [0.1]),
+        helper.make_tensor("zero", TensorProto.INT8, [], [0]),
+    ]
+    nodes = [
+        helper.make_node("DequantizeLinear", ["codes", "scale", "zero"], ["weight"]),
+        helper.make_node("MatMul", ["x", "weight"], ["y"]),
+    ]
+    sides = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", s]) for n, s in (("x", 8), ("y", 4))]
+    graph = helper.make_graph(nodes, "g", [sides[0]], [sides[1]], [codes, *grid])
+    path = tmp_path / "qdq.onnx"
+    onnx.save(helper.make_model(graph), path)
+    cost = inference_cost(path)
+    assert (cost.parameters, cost.parameter_bytes, cost.macs, cost.peak_bytes) == (32, 32, {"MatMul": 32}, 48)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -163,6 +193,11 @@ def test_an_onnx_file(tmp_path):
         (("--model", "tests.test_convert:Decides", "--input", "6"), "control flow"),
         (("--model", "tests.test_convert:nothing", "--input", "6"), "package.module:Name"),
         (("--model", "x.py"), "package.module:factory"),
+        (("--model", "tests.test_profile_command:raises", "--input", "4"), "cannot be called.*ValueError: no"),
+        (("--device", "samd21", "--ram", "12K"), "its own memory"),
+        (("--device", "samd21", "--format", "json"), "said in text"),
+        (("--accounting", "exact", "--format", "json"), "a page of text"),
+        (("--model", "some.onnx", "--measure"), "a page of text"),
     ],
 )
 def test_what_cannot_be_is_told(arguments, said):

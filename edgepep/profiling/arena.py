@@ -44,7 +44,8 @@ def plan(trace: Trace, shapes: frozenset[torch.Size], bytes_per_value: float = F
 
     What differs from torch: a buffer ends with its last use; an operator that works element by element writes over an
     input that ends there; padding is read as zeros, not copied; a weight gradient that is only added to weights or a
-    velocity goes there as it arises. The batch counts, as the device has to hold it.
+    velocity goes there as it arises; feedback that is not stored in floats is drawn or unpacked value by value where it
+    is used. The batch counts, as the device has to hold it.
 
     Args:
         trace: of the step, run with in-place updates.
@@ -74,7 +75,7 @@ def _slots(trace: Trace, streamed: set[Buffer], bytes_per_value: float) -> list[
     slots: list[Slot] = []
 
     def new(buffer: Buffer, since: int, here: str) -> None:
-        slot = Slot(_size(buffer, bytes_per_value), since, last[buffer], here, buffers=[buffer])
+        slot = Slot(buffer.at(bytes_per_value), since, last[buffer], here, buffers=[buffer])
         slot_of[buffer] = slot
         slots.append(slot)
 
@@ -82,10 +83,15 @@ def _slots(trace: Trace, streamed: set[Buffer], bytes_per_value: float) -> list[
         if buffer.kind == BATCH and buffer in last:
             new(buffer, 0, phases.FORWARD)
     for now, operation in enumerate(trace.operations):
+        for buffer in operation.reads:  # made before the step
+            if not (buffer.kind or buffer in slot_of or buffer in streamed or buffer.phase == phases.DRAW):
+                new(buffer, 0, operation.phase)
         for buffer in operation.writes:
-            if buffer.kind or buffer in slot_of or buffer in streamed:
+            if buffer.kind or buffer in slot_of or buffer in streamed or operation.phase == phases.DRAW:
                 continue
             heir = _written_over(operation, buffer, now, last, slot_of)
+            if heir is not None and heir.size < buffer.at(bytes_per_value):
+                heir = None
             if heir is None:
                 new(buffer, now, operation.phase)
             else:
@@ -126,13 +132,6 @@ def _streamed(trace: Trace, shapes: frozenset[torch.Size]) -> set[Buffer]:
             if buffer in candidates and not added:
                 candidates.discard(buffer)
     return candidates
-
-
-def _size(buffer: Buffer, bytes_per_value: float) -> int:
-    """Bytes on the device; buffers of floats scale with the precision."""
-    if buffer.size == FLOAT * buffer.elements:
-        return -int(-buffer.elements * bytes_per_value // 1)
-    return buffer.size
 
 
 def _place(slots: Iterable[Slot]) -> None:

@@ -52,6 +52,7 @@ def page(asked: Asked) -> str:
     """
     if asked.format != "text":
         plugins.check("format", asked.format, ["text", *FORMATS])
+    _refuse_what_excludes_itself(asked)
     if asked.model.endswith(".onnx"):
         from edgepep.profiling import onnx_cost
 
@@ -81,6 +82,17 @@ def page(asked: Asked) -> str:
         return FORMATS[asked.format](found, chosen.name)
     fits = [] if part is None else _fits(chosen, found, part, asked)
     return "\n".join([text(found, chosen.name, asked.per_layer), *fits])
+
+
+def _refuse_what_excludes_itself(asked: Asked) -> None:
+    fits = bool(asked.device or asked.ram or asked.flash)
+    if asked.device and (asked.ram or asked.flash):
+        raise EdgepepError(f"--device {asked.device} has its own memory; leave out --ram and --flash, or the device.")
+    if fits and asked.format != "text":
+        raise EdgepepError(f"whether it fits is said in text; leave out --format {asked.format}.")
+    what = "an .onnx file" if asked.model.endswith(".onnx") else "--accounting" if asked.accounting else None
+    if what and (fits or asked.format != "text" or asked.plot or asked.measure):
+        raise EdgepepError(f"{what} gives a page of text; leave out --format, --plot, --measure, --device and sizes.")
 
 
 def _names(rule: str) -> list[str]:
@@ -128,7 +140,9 @@ def _fits(chosen: Subject, found: list[RuleCosts], part: devices.Device, asked: 
     lines = ["", shown, *(line for said in verdicts for line in textwrap.wrap(said, 80, subsequent_indent="  "))]
     wanted = next(c for c in found if c.rule not in COMPARATORS or c.rule == asked.rule)
     if devices.shortage(wanted.device, part) is not None:
-        instead = devices.alternatives(chosen, wanted.rule, part)
+        instead = devices.alternatives(
+            chosen, wanted.rule, part, device_batch=asked.device_batch, precision=asked.precision
+        )
         said = "; ".join(instead) or "nothing that edgepep knows of; take a smaller network."
         lines += textwrap.wrap(f"would fit: {said}", 80)
     return lines

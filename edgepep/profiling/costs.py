@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from math import ceil
 from typing import Any
 
 from torch import Tensor
 
 from edgepep.build import rule_class, rule_options
 from edgepep.errors import EdgepepError
+from edgepep.phases import AGAIN, FORWARD, SECOND
 from edgepep.profiling.arena import Arena, plan
 from edgepep.profiling.energy import CostTable
 from edgepep.profiling.observe import FEEDBACK, OPTIMIZER, PARAMETERS, Costs, HeldSGD, observe
@@ -122,15 +122,13 @@ def costs(
     device = _device(here, plan(trace, here.shapes, width, rule != HELD), width)
     elements = sum(o.elements for o in trace.operations)
     effective = _effective(there.trace.operations) if samples is not None else None
-    energy = (
-        None if table is None else table.microjoules(here.total_macs, elements, _moved(trace) * width / 4, precision)
-    )
+    energy = None if table is None else table.microjoules(here.total_macs, elements, _moved(trace, width), precision)
     return RuleCosts(rule, precision, there, device, here, effective, energy, table.name if table else None)
 
 
-def _moved(trace: Trace) -> int:
+def _moved(trace: Trace, width: float = 4.0) -> int:
     """Bytes that the operators read and write."""
-    return sum(b.size for o in trace.operations for b in (*o.reads, *o.writes))
+    return sum(b.at(width) for o in trace.operations for b in (*o.reads, *o.writes))
 
 
 def prepared(subject: Subject, rule: str, batch: int, seeded: bool = False) -> Callable[[], None]:
@@ -178,16 +176,19 @@ def _step(
 
 
 def _device(found: Costs, arena: Arena, width: float) -> DeviceMemory:
-    weights = {b for b in found.trace.buffers if b.kind == PARAMETERS}
-    learning = {b for o in found.trace.operations for b in o.writes} & weights
-    sizes = [sum(b.size for b in group) for group in (learning, weights - learning)]
-    sizes += [found.memory[FEEDBACK], found.memory[OPTIMIZER]]
-    learns, rests, feedback, optimizer = (ceil(size * width / 4) for size in sizes)
-    return DeviceMemory(learns, arena.size, feedback, optimizer, rests, arena.moment, arena)
+    written = {b for o in found.trace.operations for b in o.writes}
+
+    def held(kind: str, learns: bool | None = None) -> int:
+        chosen = (b for b in found.trace.buffers if b.kind == kind and learns in (None, b in written))
+        return sum(b.at(width) for b in chosen)
+
+    learning, resting = held(PARAMETERS, True), held(PARAMETERS, False)
+    return DeviceMemory(learning, arena.size, held(FEEDBACK), held(OPTIMIZER), resting, arena.moment, arena)
 
 
 def _effective(operations: list[Operation]) -> tuple[float, float]:
-    """Multiply-accumulates whose input is not zero, and accumulates where the input is zeros and ones (spikes)."""
+    """In the forward passes: multiply-accumulates with an input that is not zero, and accumulates of spikes."""
+    operations = [o for o in operations if o.phase in (FORWARD, SECOND, AGAIN)]
     macs = sum(o.macs * o.density for o in operations if not o.binary)
     acs = sum(o.macs * o.density for o in operations if o.binary)
     return macs, acs

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgepep import plugins
+from edgepep.build import rule_class, rule_options
 from edgepep.errors import EdgepepError
 from edgepep.profiling.costs import DeviceMemory, RuleCosts, costs
 from edgepep.profiling.energy import read
@@ -97,11 +98,13 @@ def verdict(found: RuleCosts, part: Device) -> str:
     return f"{found.rule} does not fit {part.name}. {said}"
 
 
-def alternatives(subject: Subject, rule: str, part: Device, limit: int = 3) -> list[str]:
-    """What would fit instead: the smallest changes first."""
-    found = []
-    for words, tried in _changes(subject, rule):
-        made = costs(subject, batch=1, **tried)  # type: ignore[arg-type]
+def alternatives(
+    subject: Subject, rule: str, part: Device, *, device_batch: int = 1, precision: str = "fp32", limit: int = 3
+) -> list[str]:
+    """What would fit instead, at the same batch: the smallest changes first."""
+    found: list[str] = []
+    for words, tried in _changes(subject, rule, precision):
+        made = costs(subject, batch=1, device_batch=device_batch, **{"precision": precision, **tried})  # type: ignore[arg-type]
         if shortage(made.device, part) is None:
             found.append(f"{words}: {_kb(made.device.ram + STACK)}")
         if len(found) == limit:
@@ -109,35 +112,30 @@ def alternatives(subject: Subject, rule: str, part: Device, limit: int = 3) -> l
     return found
 
 
-def _changes(subject: Subject, rule: str) -> Iterator[tuple[str, dict[str, object]]]:
+def _changes(subject: Subject, rule: str, precision: str) -> Iterator[tuple[str, dict[str, object]]]:
     network = subject.network(rule)
     hidden = [layer.name for layer in network.chain[:-1] if layer.learns]
     half = tuple(hidden[: (len(hidden) + 1) // 2])
-    yield f"{rule} with F from its seed", {"rule": rule, "seeded": True}
-    for other in ("mempepita", "drtp", "spela"):
-        if other != rule:
-            yield f"{other} with feedback from its seed", {"rule": other, "seeded": True}
-    yield f"{rule} in int8", {"rule": rule, "seeded": True, "precision": "int8"}
-    yield f"{rule} with the first {len(half)} layers frozen", {"rule": rule, "seeded": True, "frozen": half}
-    for other in ("mempepita", "drtp"):
-        yield f"{other} in int8", {"rule": other, "seeded": True, "precision": "int8"}
-    yield (
-        f"{rule} in int8, first {len(half)} layers frozen",
-        {
-            "rule": rule,
-            "seeded": True,
-            "precision": "int8",
-            "frozen": half,
-        },
-    )
-    yield (
-        "frozen_hidden in int8 (the last layer alone)",
-        {
-            "rule": "frozen_hidden",
-            "precision": "int8",
-            "frozen": tuple(hidden),
-        },
-    )
+    frozen = f"the first {len(half)} layers frozen" if len(half) > 1 else "the first layer frozen"
+    seeds = "storage" in rule_options(rule_class(rule))
+    own: dict[str, object] = {"rule": rule, "seeded": seeds}
+    if seeds:
+        yield f"{rule} with feedback from its seed", own
+    others = [name for name in ("mempepita", "drtp", "spela") if name != rule]
+    for other in others:
+        yield f"{other} with feedback from its seed", {"rule": other, "seeded": True}
+    if half:
+        yield f"{rule} with {frozen}", {**own, "frozen": half}
+    if precision != "int8":
+        yield f"{rule} in int8", {**own, "precision": "int8"}
+        for other in others:
+            yield f"{other} in int8", {"rule": other, "seeded": True, "precision": "int8"}
+        if half:
+            yield f"{rule} in int8, {frozen}", {**own, "precision": "int8", "frozen": half}
+    last: dict[str, object] = {"rule": "frozen_hidden", "frozen": tuple(hidden)}
+    yield "frozen_hidden (the last layer alone)", last
+    if precision != "int8":
+        yield "frozen_hidden in int8", {**last, "precision": "int8"}
 
 
 def _kb(size: int) -> str:

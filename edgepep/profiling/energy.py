@@ -51,9 +51,13 @@ def table(name: str) -> CostTable:
     name = name if path == TABLES else next(iter(tables))
     try:
         own = tables[name]
-        return CostTable(name, str(own["source"]), dict(own["mac"]), dict(own["add"]), float(own["byte"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise EdgepepError(f"{path}: [{name}] needs source, mac, add and byte: {error}.") from error
+        mac, add = ({key: float(value) for key, value in own[what].items()} for what in ("mac", "add"))
+        return CostTable(name, str(own["source"]), mac, add, float(own["byte"]))
+    except KeyError as error:
+        raise EdgepepError(f"{path}: [{name}] needs source, mac, add and byte: {error} is missing.") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        said = "mac and add are tables of numbers by precision, byte a number"
+        raise EdgepepError(f"{path}: [{name}] needs source, mac, add and byte: {said} ({error}).") from error
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -46,8 +46,10 @@ def inference_cost(path: Path | str) -> InferenceCost:
     except Exception as error:  # protobuf's own, and onnx's
         raise EdgepepError(f"{path} is not an ONNX file that can be read: {str(error).splitlines()[0]}.") from error
     graph = model.graph
-    weights = {w.name: tuple(w.dims) for w in graph.initializer}
-    sizes = {w.name: prod(w.dims) * _width(w.data_type) for w in graph.initializer}
+    constants = [*graph.initializer, *(_named(node) for node in graph.node if node.op_type == "Constant")]
+    constants = [w for w in constants if w is not None]
+    weights = {w.name: tuple(w.dims) for w in constants}
+    sizes = {w.name: prod(w.dims) * _width(w.data_type) for w in constants}
     shapes = dict(weights)
     widths: dict[str, int] = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
@@ -59,9 +61,9 @@ def inference_cost(path: Path | str) -> InferenceCost:
         count = _macs(node, shapes, path)
         if count:
             macs[node.op_type] = macs.get(node.op_type, 0) + count
-    peak, moment = _peak(graph, shapes, widths, weights)
+    peak, moment = _peak(graph, shapes, widths, _fixed(graph, set(weights)))
     # whole numbers of 64 bits are shapes, not weights
-    learned = [w.name for w in graph.initializer if w.data_type != onnx.TensorProto.INT64]
+    learned = [w.name for w in constants if w.data_type != onnx.TensorProto.INT64 and w.name not in _grids(graph)]
     parameters, size = sum(prod(weights[name]) for name in learned), sum(sizes[name] for name in learned)
     return InferenceCost(path.name, parameters, size, macs, peak, moment)
 
@@ -82,22 +84,44 @@ def _macs(node: Any, shapes: dict[str, tuple[int, ...]], path: Path) -> int:
             return prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else -1]
     except KeyError as error:
         raise EdgepepError(f"{path}: the shape of {error} in {node.op_type} {node.name} cannot be told.") from error
-    if node.op_type in ("Scan", "Loop", "If"):
-        raise EdgepepError(f"{path}: has a {node.op_type}, whose turns cannot be told; profile its recipe instead.")
+    if node.op_type in ("Scan", "Loop", "If", "LSTM", "GRU", "RNN", "Einsum", "Attention"):
+        raise EdgepepError(f"{path}: has a {node.op_type}, whose work cannot be told; profile its recipe instead.")
     return 0
 
 
-def _peak(
-    graph: Any, shapes: dict[str, tuple[int, ...]], widths: dict[str, int], weights: dict[str, tuple[int, ...]]
-) -> tuple[int, str]:
+def _named(node: Any) -> Any:
+    """The tensor of a Constant, under the name of its answer; None if it holds something else."""
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            attribute.t.name = node.output[0]
+            return attribute.t
+    return None
+
+
+def _grids(graph: Any) -> set[str]:
+    """Names of scales and zero points, which are no weights."""
+    quantising = ("QuantizeLinear", "DequantizeLinear")
+    return {name for node in graph.node if node.op_type in quantising for name in node.input[1:]}
+
+
+def _fixed(graph: Any, weights: set[str]) -> set[str]:
+    """Weights, and what is made of weights only: dequantised or transposed ones, say."""
+    fixed = set(weights)
+    for node in graph.node:
+        if all(not name or name in fixed for name in node.input):
+            fixed.update(node.output)
+    return fixed
+
+
+def _peak(graph: Any, shapes: dict[str, tuple[int, ...]], widths: dict[str, int], fixed: set[str]) -> tuple[int, str]:
     last: dict[str, int] = {value.name: len(graph.node) for value in graph.output}
     for now, node in enumerate(graph.node):
         for name in node.input:
             last[name] = max(last.get(name, 0), now)
-    alive = {value.name for value in graph.input if value.name not in weights}
+    alive = {value.name for value in graph.input if value.name not in fixed}
     peak, moment = 0, ""
     for now, node in enumerate(graph.node):
-        alive |= {name for name in node.output if name in last}
+        alive |= {name for name in node.output if name in last and name not in fixed}
         size = sum(prod(shapes[name]) * widths.get(name, 4) for name in alive if name in shapes)
         if size > peak:
             peak, moment = size, node.op_type

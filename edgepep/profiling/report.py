@@ -25,10 +25,11 @@ def text(found: Sequence[RuleCosts], name: str, per_layer: bool = False) -> str:
     lines = [f"One training step of {name}, counted from the step itself.", ""]
     lines += _columns(found) if len(found) <= _MOST else _rows(found)
     if per_layer:
-        lines += ["", *_layers(found[:_MOST])]
+        for start in range(0, len(found), _MOST):
+            lines += ["", *_layers(found[start : start + _MOST])]
     if first.energy is not None:
         source = "cost table " + str(first.energy_table)
-        energies = ", ".join(f"{_title(c.rule)} {c.energy:.3g}" for c in found)
+        energies = ", ".join(f"{c.rule} {c.energy:.3g}" for c in found)
         lines += ["", *textwrap.wrap(f"Energy of a step on a device in uJ, an estimate ({source}): {energies}", 80)]
     if first.effective is not None:
         lines += ["", *_effective(found)]
@@ -86,6 +87,11 @@ def _rows(found: Sequence[RuleCosts]) -> list[str]:
             (_ratio(c.device.ram, reference.device.ram), 7),
         )
         lines.append(f"{c.rule:<24}" + "".join(f"{cell:>{width}}" for cell, width in cells))
+    if all(c.measured for c in found):
+        lines += ["", f"{'measured':<24}{'peak kB':>10}{'ms':>10}{'ratio':>7}"]
+        for c in found:
+            peak, taken, ratio = c.measured["peak_bytes"], c.measured["milliseconds"], c.measured["ratio"]
+            lines.append(f"{c.rule:<24}{_kb(int(peak)):>10}{taken:>10.2f}{ratio:>7.2f}")
     return [*lines, "", *_notes(found)]
 
 
@@ -96,10 +102,10 @@ def _layers(found: Sequence[RuleCosts]) -> list[str]:
 
 
 def _effective(found: Sequence[RuleCosts]) -> list[str]:
-    lines = ["with real data (zeros skipped; spikes need an addition only):"]
+    lines = ["forward passes on real data (zeros skipped; spikes need an addition only):"]
     for c in found:
         macs, acs = c.effective or (0.0, 0.0)
-        lines.append(f"  {_title(c.rule):<10} {_count(int(macs)):>9} MACs  {_count(int(acs)):>9} additions")
+        lines.append(f"  {c.rule:<24} {_count(int(macs)):>9} MACs  {_count(int(acs)):>9} additions")
     return lines
 
 
@@ -113,6 +119,11 @@ def _notes(found: Sequence[RuleCosts]) -> list[str]:
     )
     if any(c.rule == "pepita" for c in found):
         said += " PEPITA keeps every layer's activity, as backprop does; MEMPEPITA repeats the first pass."
+    if any("quant" in o.name or "round" in o.name for o in found[0].device_step.trace.operations):
+        said += (
+            " This network simulates quantisation: its scratch includes float copies of the weights and masks that a "
+            "device would not make."
+        )
     return textwrap.wrap(said, 80)
 
 

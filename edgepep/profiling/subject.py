@@ -89,7 +89,10 @@ def _module(model: str, shape: str | None) -> Subject:
     if not all(side.isdecimal() and int(side) > 0 for side in sides):
         raise EdgepepError(f"--input is {shape!r}; write the sides of one input, such as 3x32x32.")
     sizes = tuple(map(int, sides))
-    made = factory()
+    try:
+        made = factory()
+    except Exception as error:  # whatever the user's factory raises
+        raise EdgepepError(f"{model} cannot be called without arguments: {type(error).__name__}: {error}") from error
     if not isinstance(made, nn.Module):
         raise EdgepepError(f"{model} makes a {type(made).__name__}; it must make a torch.nn.Module.")
     example = torch.rand(2, *sizes)

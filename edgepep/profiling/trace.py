@@ -7,6 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import torch
@@ -25,10 +26,15 @@ class Buffer:
     size: int
     elements: int
     shape: torch.Size
+    floating: bool = True
     kind: str = ""
     phase: str = ""
     born: int = 0
     freed: int | None = None
+
+    def at(self, width: float) -> int:
+        """Bytes with floating-point values of some bytes each, whole words of 4."""
+        return 4 * ceil(self.elements * width / 4) if self.floating else self.size
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,8 @@ class Watch(TorchDispatchMode):
         if key not in self.living:
             size = storage.nbytes()
             now = len(self.trace.operations)
-            buffer = Buffer(size, size // tensor.element_size(), tensor.shape, kind, phases.current(), now)
+            elements, floating = size // tensor.element_size(), tensor.is_floating_point()
+            buffer = Buffer(size, elements, tensor.shape, floating, kind, phases.current(), now)
             self.living[key] = buffer
             self.trace.buffers.append(buffer)
             weakref.finalize(storage, self._release, key, buffer)

@@ -37,12 +37,12 @@ class Broadcast(Rule):
 
     def projected(self, i: int, signal: Tensor) -> Tensor:
         """What layer i is sent: signal [batch, classes] through its map."""
-        with phase(PROJECTION):
+        with phase(PROJECTION, self.network.chain[i].name):
             rows: Tensor = self.feedback[str(i)]()
             return (signal @ rows.flatten(1)).view(len(signal), *rows.shape[1:])
 
     def looked_up(self, i: int, target: Tensor) -> Tensor:
         """What layer i is sent for one-hot signals: rows of its map, without a product."""
-        with phase(PROJECTION):
+        with phase(PROJECTION, self.network.chain[i].name):
             rows: Tensor = self.feedback[str(i)]()
             return rows[target]

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from edgepep.credit import first_learner
 from edgepep.injection import Inject
 from edgepep.layer import Layer
 from edgepep.network import Network
@@ -74,9 +75,12 @@ class Backprop(Rule):
         with torch.no_grad():
             for group in groups[:-1]:
                 between.append(self._run(group, x, dict(between[-1]), FORWARD))
-        outcome, gradients = None, dict[int, Tensor]()
+        outcome, gradients, lowest = None, dict[int, Tensor](), first_learner(self.network)
         for group in reversed(groups):
-            given = {i: post.detach().requires_grad_() for i, post in between.pop().items()}
+            if group.stop <= lowest and outcome is not None:  # nothing below learns
+                break
+            wanted = group.start > lowest
+            given = {i: post.detach().requires_grad_(wanted) for i, post in between.pop().items()}
             posts = self._run(group, x, dict(given), FORWARD if outcome is None else AGAIN)
             if outcome is None:
                 outcome = Outcome(self.network.readout(posts[count - 1]), target)
@@ -85,7 +89,8 @@ class Backprop(Rule):
                     loss.backward()
             else:
                 with phase(BACKWARD):
-                    Inject.apply(len(gradients), *(posts[i] for i in gradients), *gradients.values()).backward()
+                    ways = {i: g for i, g in gradients.items() if posts[i].requires_grad}
+                    Inject.apply(len(ways), *(posts[i] for i in ways), *ways.values()).backward()
             del posts
             gradients = {i: post.grad for i, post in given.items() if post.grad is not None}
         assert outcome is not None  # there is a group

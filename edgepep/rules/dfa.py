@@ -91,7 +91,7 @@ class Dfa(Broadcast):
         credit: dict[int, Tensor] = {}
         for j, rows in self.feedback.items():
             layer, (source, pre, answered) = self.network.chain[int(j)], memories[int(j)]
-            with phase(PROJECTION):
+            with phase(PROJECTION, layer.name):
                 below = input_gradient(layer.synapses, pre, _everywhere(layer, signal, answered), rows())
                 below = pull_back_through(layer.prepare, pre if source is None else source, below, layer.over_time)
             for s in self.network.sources[int(j)]:

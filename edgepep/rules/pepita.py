@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from edgepep.credit import remember, walk_back, weights_of
+from edgepep.credit import uphill
 from edgepep.errors import EdgepepError
 from edgepep.feedback import Storage
 from edgepep.network import Activity, Layer, Network
@@ -97,8 +97,7 @@ class Pepita(Rule):
         one_of("conv_reduction", conv_reduction, "sum", "mean", "sqrt")
         within("adversarial", adversarial, 0.0, float("inf"))
         within("mirror_rate", mirror_rate, 0.0, 1.0)
-        if mirror_every < 1:
-            raise EdgepepError(f"mirror_every is {mirror_every}; it must be at least 1.")
+        within("mirror_every", mirror_every, 1, float("inf"))
         if variant != "standard" and (output_error, presynaptic) != ("first", "second"):
             raise EdgepepError(f"variant {variant!r} has its own factors; leave output_error and presynaptic alone.")
         if variant != "standard" and type(network.chain[-1].neurons) is not nn.Identity:
@@ -171,7 +170,7 @@ class Pepita(Rule):
     def second_pass(self, x: Tensor, target: Tensor, start: Activity, error: Tensor) -> Iterator[Activity]:
         """The modulated pass, layer by layer."""
         feedback = self.feedback
-        shift = self.adversarial * self._uphill(x, target).sign_() if self.adversarial else None
+        shift = self.adversarial * uphill(self.network, x, target).sign_() if self.adversarial else None
         return self.network.modulated(start, feedback, error, fixed=self.projection.fixed, shift=shift)
 
     def first_pass(self, x: Tensor) -> tuple[Activity, Iterator[Kept], Tensor]:
@@ -236,16 +235,6 @@ class Pepita(Rule):
         label = classes_of(target, logits.shape[1], logits.dtype)
         output.learn(output.read(next(second).pre), label, -1 / len(target))
         return Outcome(logits, target)
-
-    def _uphill(self, x: Tensor, target: Tensor) -> Tensor:
-        """Gradient of the loss in the first layer's input; an exact backward pass."""
-        memories, logits = remember(self.network, x)
-        *_, (_, _, gradient) = walk_back(
-            self.network, memories, output_error(logits, target), lambda i: weights_of(self.network.chain[i]), -1
-        )
-        for layer in self.network.chain:
-            layer.forget()
-        return gradient
 
 
 def drain(kept: deque[Kept]) -> Iterator[Kept]:
