@@ -12,6 +12,7 @@ from edgepep import EdgepepError, InPlaceSGD, Layer, Network
 from edgepep.local import dense_gradient, pull_back, weight_gradient
 from edgepep.rules.mempepita import Mempepita
 from edgepep.rules.pepita import Pepita
+from edgepep.synapses import PaddedConv2d
 from tests.conftest import KINDS, make_network
 
 
@@ -129,6 +130,7 @@ def test_convolution_learns_what_autograd_says_of_its_difference(reduction):
         (nn.Conv2d(4, 8, 3, groups=4, dilation=2), (5, 4, 9, 9)),
         (nn.Conv2d(3, 3, 3, groups=3, padding="same"), (5, 3, 8, 8)),
         (nn.Conv2d(2, 4, 4, padding="same"), (5, 2, 8, 8)),
+        (PaddedConv2d(2, 4, 3, stride=2, pads=(0, 1, 0, 1)), (5, 2, 8, 8)),
         (nn.Conv2d(2, 4, 3, padding=2, padding_mode="reflect"), (5, 2, 8, 8)),
         (nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular", bias=False), (5, 2, 8, 8)),
     ],

@@ -27,6 +27,7 @@ from edgepep.rules.spela import Spela
 from edgepep.rules.symmetric_alignment import SymmetricAlignment
 from edgepep.rules.usf import Usf
 from edgepep.rules.weight_mirror import WeightMirror
+from edgepep.synapses import PaddedConv2d, same_pads
 from tests.conftest import KINDS, SHAPES, make_batch, make_shaped
 
 CHAINS = [n for n in plugins.in_package(rules) if issubclass(rule_class(n), CreditChain)]
@@ -125,6 +126,8 @@ def test_feedback_set_to_the_weights_is_backpropagation(kind, shape):
         (nn.Conv2d(2, 4, 4, padding="same"), (5, 2, 8, 8)),
         (nn.Conv2d(2, 4, 3, padding=2, padding_mode="reflect"), (5, 2, 8, 8)),
         (nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular"), (5, 2, 8, 8)),
+        (PaddedConv2d(2, 4, 3, stride=2, pads=(0, 1, 0, 1)), (5, 2, 8, 8)),
+        (PaddedConv2d(4, 4, 3, stride=2, groups=4, pads=(1, 2, 0, 1)), (5, 4, 7, 8)),
         (nn.BatchNorm2d(3), (5, 3, 4, 4)),
     ],
 )
@@ -136,6 +139,22 @@ def test_input_gradient_is_autograds(synapses, shape):
     torch.testing.assert_close(
         input_gradient(synapses, x.detach(), delta, synapses.weight.detach()), want, atol=1e-5, rtol=1e-4
     )
+
+
+def test_padding_is_tensorflows_same_and_its_gradients_autograds():
+    assert same_pads((49, 10), (10, 4), (2, 2)) == (1, 1, 4, 5)  # left, right, above, below
+    assert same_pads((96, 96), (3, 3), (2, 2)) == (0, 1, 0, 1)
+    conv = PaddedConv2d(2, 4, (10, 4), stride=2, pads=(1, 1, 4, 5))
+    x = torch.randn(3, 2, 49, 10, requires_grad=True)
+    plain = nn.functional.conv2d(nn.functional.pad(x, (1, 1, 4, 5)), conv.weight, conv.bias, 2)
+    assert plain.shape == (3, 4, 25, 5)
+    delta = torch.randn_like(plain)
+    want = torch.autograd.grad(plain, [x, conv.weight, conv.bias], delta)
+    got = torch.autograd.grad(conv(x), [x, conv.weight, conv.bias], delta)
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b)
+    with torch.no_grad():
+        assert torch.equal(conv(x), plain)
 
 
 def test_kolen_pollack_gap_decays_exactly(small):
