@@ -56,6 +56,11 @@ class PerLayer(Rule):
                 outcome = rule.learn(x, target)
         return outcome
 
+    @property
+    def asks_the_network(self) -> bool:
+        """As the last rule."""
+        return self._rules()[-1].asks_the_network
+
     def risks(self, x: Tensor, target: Tensor) -> list[str]:
         """Those of all its rules."""
         return [risk for rule in self._rules() for risk in rule.risks(x, target)]

@@ -91,6 +91,11 @@ class Rule(nn.Module):
         scores: Tensor = self.network(x)
         return scores
 
+    @property
+    def asks_the_network(self) -> bool:
+        """Whether `predict` is the network's own answer, which is what an exported file gives."""
+        return type(self).predict is Rule.predict
+
     def risks(self, x: Tensor, target: Tensor) -> list[str]:
         """What is likely to make training collapse, each as "what: why and what to do"."""
         return []

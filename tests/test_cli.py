@@ -52,6 +52,13 @@ def test_train_evaluate_export(run, tmp_path):
     refused(run("train", "digits-fc", "--epochs", "1", "--out", "one"), "one", "exists already")
 
 
+def test_a_file_that_answers_otherwise_than_the_rule_says_so(run):
+    run("train", "digits-fc", "--rule", "forward_forward", "--epochs", "1", "--out", "ff")
+    assert "answers in one pass" in run("export", "ff")[1]
+    run("train", "digits-fc", "--epochs", "1", "--out", "plain")
+    assert "one pass" not in run("export", "plain")[1]
+
+
 def test_profile_needs_no_data(run, monkeypatch, tmp_path):
     monkeypatch.setenv("EDGEPEP_DATA", str(tmp_path / "nothing"))
     code, out, _ = run("profile", "--rule", "pepita", "--model", "digits-fc")

@@ -121,6 +121,11 @@ class ForwardForward(Rule):
             return super().predict(x)
         return torch.stack([self._goodness_with(x, label) for label in range(self.classes)], 1)
 
+    @property
+    def asks_the_network(self) -> bool:
+        """Only in one pass."""
+        return self.inference == "one_pass"
+
     def wrong(self, target: Tensor, logits: Tensor) -> Tensor:
         """Labels [batch] of the negatives; never the right one."""
         key = noise.key(self.seed, self.step, device=target.device)
