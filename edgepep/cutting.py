@@ -60,7 +60,6 @@ class Cutter(Workshop):
         self.used: dict[nn.Module, str] = {}
         self.after: dict[int, nn.Module] = {}
         """Quantisers that a layer's readers apply: what a rule compares is the activity before rounding."""
-        self.last: _Value | None = None
 
     def add(self, node: fx.Node) -> None:
         """Take in one node."""
@@ -73,7 +72,7 @@ class Cutter(Workshop):
             if _readers(node) > 1:
                 self._junction(node, self.values[node])
         elif node.op == "output":
-            self.last = self._output(node)
+            self._check_output(node)
         elif node.op == "get_attr":
             self._constant(node)
         else:
@@ -190,7 +189,8 @@ class Cutter(Workshop):
                 "module with a local update."
             )
 
-    def _output(self, node: fx.Node) -> _Value:
+    def _check_output(self, node: fx.Node) -> None:
+        """Raise ConversionError unless the answer is that of the last layer."""
         answer = node.args[0]
         if isinstance(answer, (tuple, list)):  # a spiking output: (spikes, potential)
             answer = answer[0]
@@ -205,7 +205,6 @@ class Cutter(Workshop):
                 f"the forward goes on after its last layer with weights ({last or 'there is none'}) up to "
                 f"{self._place(answer)}; end it with that layer, and an activation at most."
             )
-        return value
 
     def _place(self, node: fx.Node) -> str:
         if node.op == "call_module":

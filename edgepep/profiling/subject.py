@@ -37,14 +37,13 @@ class Subject:
         return torch.rand(batch, *self.shape), torch.randint(self.classes, (batch,))
 
 
-def subject(model: str, shape: str | None = None, classes: int | None = None) -> Subject:
+def subject(model: str, shape: str | None = None) -> Subject:
     """Find what to profile.
 
     Args:
         model: a recipe's name or .toml file, or "package.module:factory", called without arguments; batch
             normalisation in its module uses running statistics, as a device does at batch 1.
         shape: of one input to a factory's module, such as "3x32x32".
-        classes: not needed: a module's answer says it.
 
     Raises:
         EdgepepError: if there is no such thing, or a factory's module cannot be converted.
