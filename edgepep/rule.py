@@ -52,7 +52,8 @@ class Rule(nn.Module):
 
     source: ClassVar[str] = ""
     """Where the rule was published."""
-    traits: ClassVar[Traits] = Traits()
+    traits: Traits = Traits()
+    """Of the rule with its default options; an option that changes them says so in the rule that is made."""
 
     def __init__(self, network: Network, example: Tensor) -> None:
         super().__init__()

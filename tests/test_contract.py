@@ -116,6 +116,23 @@ def test_says_whether_it_has_a_backward_pass(name, batch):
     assert all("not stated" not in str(trait) for trait in rule.traits)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "backward", "transport"),
+    [
+        ("last_layer", {"layers": 2}, True, "those that learn"),
+        ("pepita", {"adversarial": 0.1}, True, "all weights"),
+        ("pepita", {"feedback": "product"}, False, "their product"),
+    ],
+)
+def test_an_option_that_runs_an_error_chain_says_so(name, options, backward, transport, batch):
+    network = make_network()
+    rule = make(name, network, batch[0], **options)
+    costs = observe(rule, *batch, InPlaceSGD(network, 0.01, 0.9))
+    assert (BACKWARD in costs.macs) == rule.traits.backward == backward
+    assert rule.traits.transport == transport
+    assert not rule_class(name).traits.backward
+
+
 @every
 def test_goes_on_from_its_state(name, batch):
     network = make_network(dropout=0.2)

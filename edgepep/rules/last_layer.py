@@ -35,6 +35,8 @@ class LastLayer(Rule):
         if not 1 <= layers <= len(weighted):
             raise EdgepepError(f"layers is {layers}; the network has {len(weighted)} with weights.")
         self.lowest = weighted[-layers]
+        if layers > 1:
+            self.traits = Traits("1 forward, back in part", True, "those that learn", "error chain, f', W", "A in part")
 
     @torch.no_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:

@@ -107,6 +107,10 @@ class Pepita(Rule):
         self.variant, self.output_error, self.presynaptic = variant, output_error, presynaptic
         self.extra_batch_division, self.adversarial = extra_batch_division, adversarial
         self.position_power = {"sum": 0.0, "sqrt": 0.5, "mean": 1.0}[conv_reduction]
+        if adversarial:
+            self.traits = self.traits._replace(backward=True, transport="all weights", non_local="error chain, f', W")
+        elif feedback == "product":
+            self.traits = self.traits._replace(transport="their product")
         inputs, *_, classes = survey(network, example)
         self.projection: RandomFeedback | LayeredFeedback
         if feedback == "random":
