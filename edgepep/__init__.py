@@ -22,7 +22,21 @@ if TYPE_CHECKING:
     )
     from edgepep.models import Recipe, load
     from edgepep.network import Activity, Layer, Network
-    from edgepep.neurons import Dropout, Leaky, Rate, Repeat
+    from edgepep.neurons import (
+        Alpha,
+        Dropout,
+        Frames,
+        Lapicque,
+        Latency,
+        Leaky,
+        Poisson,
+        Rate,
+        Repeat,
+        RLeaky,
+        Spiking,
+        Synaptic,
+        Trace,
+    )
     from edgepep.profiling import profile
     from edgepep.rule import Outcome, Rule
     from edgepep.training import evaluate, fit, train
@@ -37,7 +51,7 @@ _HOMES = {
     "errors": "ConversionError DataError DivergenceError EdgepepError ExportError RecipeError RunError UnknownName",
     "models": "Recipe load",
     "network": "Activity Layer Network",
-    "neurons": "Dropout Leaky Rate Repeat",
+    "neurons": "Alpha Dropout Frames Lapicque Latency Leaky Poisson RLeaky Rate Repeat Spiking Synaptic Trace",
     "profiling": "profile",
     "rule": "Outcome Rule",
     "training": "evaluate fit train",
@@ -63,8 +77,17 @@ __all__ = [  # noqa: RUF022 - in the order in which a newcomer meets them
     "Diagnostics",
     "diagnose",
     "Leaky",
+    "Synaptic",
+    "Alpha",
+    "RLeaky",
+    "Lapicque",
+    "Spiking",
     "Repeat",
+    "Poisson",
+    "Latency",
+    "Frames",
     "Rate",
+    "Trace",
     "Dropout",
     "EdgepepError",
     "UnknownName",

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from edgepep import datasets, plugins, rules
+from edgepep import datasets, plugins, rules, spiking
 from edgepep.composite import PerLayer
 from edgepep.errors import EdgepepError, RecipeError
 from edgepep.local import transports
 from edgepep.network import Layer, Network
-from edgepep.neurons import Dropout, Leaky, Rate, Repeat
+from edgepep.neurons import Dropout
 from edgepep.rule import Rule
 from edgepep.synapses import Quantiser, conv, initialise_, linear, preparation, same_pads
 from edgepep.time_axis import each_step
@@ -32,7 +32,7 @@ def build(recipe: Recipe, seed: int, device: str) -> Network:
 
     """
     info = datasets.info(recipe.dataset)
-    encode = Repeat(recipe.time.steps) if recipe.time else None
+    encode = spiking.encoder(recipe.time, seed) if recipe.time else None
     layers: list[Layer] = []
     x = torch.zeros(2, *info.shape)
     posts: list[Tensor] = []
@@ -49,7 +49,7 @@ def build(recipe: Recipe, seed: int, device: str) -> Network:
     if tuple(posts[-1].shape) != (2, info.classes):
         raise _impossible(recipe, len(layers) - 1, h, f"the output must be {info.classes} values, one a class")
     sources = [table.reads for table in recipe.network.layers]
-    network = Network(layers, encode, sources).to(device)
+    network = Network(layers, encode, sources, recipe.time.window if recipe.time else None).to(device)
     network.freeze(*recipe.network.frozen)
     return network
 
@@ -138,18 +138,19 @@ def _layer(recipe: Recipe, i: int, table: LayerTable, classes: int, h: Tensor, s
     synapses = _synapses(recipe, i, table, classes, pre, over_time)
     if table.synapses != "none":
         initialise_(synapses, recipe.network.initialisation)
+    current = each_step(synapses, pre) if over_time else synapses(pre)
     return Layer(
         synapses,
-        _neurons(recipe, i, table, last, seed),
+        _neurons(recipe, i, table, last, seed, current),
         prepare if len(prepare) else None,
-        Rate() if over_time else None,
+        spiking.decoder(recipe.time) if recipe.time and over_time else None,
     )
 
 
 def _preparation(recipe: Recipe, i: int, table: LayerTable, last: bool) -> list[nn.Module]:
     modules = [preparation(word) for word in table.prepare]
     if recipe.time and last:
-        return [Rate(), *modules]  # the readout is linear, so it may read the rate rather than every step
+        return [spiking.decoder(recipe.time), *modules]  # linear: it may read one value rather than every step
     if recipe.precision and not recipe.time:  # spikes need no rounding
         modules.append(Quantiser(recipe.precision.activation_bits if i else recipe.precision.input_bits))
     return modules
@@ -192,15 +193,16 @@ def _pair(value: int | list[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def _neurons(recipe: Recipe, i: int, table: LayerTable, last: bool, seed: int) -> nn.Module:
+def _neurons(recipe: Recipe, i: int, table: LayerTable, last: bool, seed: int, current: Tensor) -> nn.Module:
     word = table.neurons or recipe.network.neurons
     if last or word == "identity":
         answer: nn.Module = nn.Identity()
     elif recipe.time:
-        answer = Leaky(recipe.time.beta, recipe.time.threshold)
+        answer = spiking.neurons(recipe.time, current)
     else:
         answer = nn.ReLU(inplace=i > 0) if word == "relu" else nn.Tanh()
-    return nn.Sequential(answer, Dropout(table.dropout, seed)) if table.dropout and not last else answer
+    over_time = recipe.time is not None
+    return nn.Sequential(answer, Dropout(table.dropout, seed, over_time)) if table.dropout and not last else answer
 
 
 def _impossible(recipe: Recipe, i: int, h: Tensor, why: str) -> RecipeError:

@@ -13,7 +13,9 @@ from edgepep.cutting import Cutter
 from edgepep.errors import ConversionError
 from edgepep.foreign import is_foreign
 from edgepep.network import Network
+from edgepep.neurons import Frames
 from edgepep.normalisation import NORMS
+from edgepep.unrolling import OneStep, one_step
 from edgepep.work import has_update
 
 
@@ -26,15 +28,17 @@ def convert(
     The network answers as the module does, bit for bit in evaluation mode.
 
     What can be converted is what torch.fx can trace to a row of layers with sums: Linear over any leading axes,
-    Conv1d and Conv2d of any geometry, their Brevitas forms, and snnTorch's Leaky in a module that is one time step;
+    Conv1d and Conv2d of any geometry, their Brevitas forms, and snnTorch's Leaky, Synaptic, Alpha, RLeaky and Lapicque,
+    in a module that is one time step (init_hidden=True), or that loops over time and returns its output spikes stacked;
     between them activations, normalisations, pooling, reshaping, dropout. Dropout becomes edgepep's, whose mask is the
     same in all passes of a step; a Brevitas activation quantiser keeps the scale that it has.
 
     Args:
         module: it is traced, and run once on the example; it is not changed.
         example: one batch of inputs [batch, ...].
-        steps: for spiking modules: the input is given as a constant current over so many steps, and the answer is the
-            mean over them.
+        steps: for spiking modules that are one time step: the input is given as a constant current over so many steps.
+            The answer of a spiking network is the mean over time. A module whose loop reads a time step of its input
+            [time, batch, ...] at a time becomes a network that reads [batch, time, ...].
         statistics: of BatchNorm while training: "batch", updating the running ones once a step, or "running".
         seed: of dropout.
 
@@ -43,10 +47,17 @@ def convert(
 
     """
     root = nn.Sequential(module) if has_update(module) else module
-    building = Cutter(root, steps, statistics, seed)
-    for node in _trace_in_both_modes(root).nodes:
+    graph = _trace_in_both_modes(root)
+    loop = one_step(graph, root)
+    if loop and steps not in (None, loop.steps):
+        raise ConversionError(f"steps is {steps}, but the module loops over {loop.steps} steps by itself.")
+    building = Cutter(root, loop.steps if loop else steps, statistics, seed)
+    for node in (loop.graph if loop else graph).nodes:
         building.add(node)
-    return _checked(module, building.network(), example, steps)
+    network = building.network()
+    if loop and loop.frames:
+        network.encode = Frames()
+    return _checked(module, network, example, steps, loop)
 
 
 class _Tracer(fx.Tracer):
@@ -87,7 +98,7 @@ def _trace(module: nn.Module) -> fx.Graph:
         ) from error
 
 
-def _checked(module: nn.Module, network: Network, example: Tensor, steps: int | None) -> Network:
+def _checked(module: nn.Module, network: Network, example: Tensor, steps: int | None, loop: OneStep | None) -> Network:
     """Return the network, in the module's mode, if it answers as the module does."""
     network.train(module.training)
     spiking = any(layer.over_time for layer in network.chain)
@@ -96,7 +107,10 @@ def _checked(module: nn.Module, network: Network, example: Tensor, steps: int | 
     module, twin = copy.deepcopy(module).eval(), copy.deepcopy(network).eval()
     with torch.no_grad():
         try:
-            want = _over_time(module, example, steps) if steps else module(example)
+            if loop:
+                want = _looped(module, example.transpose(0, 1) if loop.frames else example)
+            else:
+                want = _over_time(module, example, steps) if steps else module(example)
             got = twin(example)
         except Exception as error:  # whatever the user's forward raises
             said = str(error).splitlines()[0]
@@ -110,10 +124,17 @@ def _checked(module: nn.Module, network: Network, example: Tensor, steps: int | 
     if got.dim() != 2 or want.dim() != 2:
         raise ConversionError(f"the module answers {list(want.shape)}; rules need logits of shape [batch, classes].")
     # spikes may fall otherwise where a sum is rounded otherwise: time steps are multiplied as one batch
-    same = (want - got).abs().mean() <= 0.02 * want.abs().mean() if steps else torch.equal(want, got)
+    same = (want - got).abs().mean() <= 0.02 * want.abs().mean() if spiking else torch.equal(want, got)
     if want.shape != got.shape or not same:
         raise ConversionError("the converted network answers differently; please report the module.")
     return network
+
+
+def _looped(module: nn.Module, example: Tensor) -> Tensor:
+    """Mean over time of the spikes of a module that loops by itself."""
+    answer = module(example)
+    spikes: Tensor = answer[0] if isinstance(answer, tuple) else answer
+    return spikes.mean(0) if spikes.dim() > 2 else spikes
 
 
 def _over_time(module: nn.Module, example: Tensor, steps: int) -> Tensor:

@@ -33,6 +33,7 @@ def remember(network: Network, x: Tensor) -> tuple[list[Memory], Tensor]:
     posts: list[Tensor] = []
     for i, activity in enumerate(network.stream(x)):
         layer = network.chain[i]
+        layer.refuse_windows()
         source = None
         if layer.learns_before or (i > 0 and type(layer.prepare) is not nn.Identity):
             source = network.gathered(posts, i) if i else through(network.encode, x)

@@ -10,12 +10,11 @@ import torch
 from torch import fx, nn
 
 from edgepep.errors import ConversionError
-from edgepep.foreign import is_foreign, stand_for
+from edgepep.foreign import is_foreign, spikes, stand_for
 from edgepep.network import Layer, Network
-from edgepep.neurons import Leaky, Rate, Repeat
+from edgepep.neurons import Rate, Repeat
 from edgepep.normalisation import NORMS
-from edgepep.time_axis import EachStep
-from edgepep.work import Workshop, has_update, refuse_what_would_not_learn
+from edgepep.work import Workshop, as_over_time, has_update, refuse_what_would_not_learn
 
 _ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
 _ACTIVATIONS = (
@@ -140,7 +139,7 @@ class Cutter(Workshop):
 
     def _work(self, node: fx.Node, module: nn.Module | None, inputs: list[fx.Node]) -> None:
         value = max((self.values[n] for n in inputs), key=lambda v: len(v.work))
-        if module is not None and type(module).__name__ == "Leaky" and is_foreign(module) and value.work:
+        if module is not None and spikes(module) and value.work:
             self._open(node, f"{node.name}+", value, nn.Identity())  # pooled currents: a layer without weights spikes
             value = self.values[node]
             self._joins_neurons(node, module, value, node, alone=True)
@@ -221,7 +220,7 @@ class Cutter(Workshop):
             if spiking and i == len(self.drafts) - 1 and not draft.neurons and _is_linear(prepare):
                 over_time = False  # a linear readout may read the rate of what spikes rather than every step
                 prepare = nn.Sequential(Rate(), *([] if isinstance(prepare, nn.Identity) else [prepare]))
-            own = [EachStep(m) if over_time and not isinstance(m, Leaky) else m for m in draft.neurons]
+            own = [as_over_time(m) if over_time else m for m in draft.neurons]
             neurons = own[0] if len(own) == 1 else nn.Sequential(*own)
             decode = Rate() if over_time else None
             layers.append(Layer(draft.synapses, neurons if draft.neurons else None, prepare, decode, draft.name))

@@ -6,12 +6,16 @@ import copy
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgepep.errors import ConversionError
 from edgepep.local import transports
-from edgepep.neurons import Leaky
+from edgepep.neurons import Alpha, Lapicque, Leaky, RLeaky, Spiking, Synaptic
+from edgepep.neurons.rleaky import OneToOne
+from edgepep.neurons.surrogate import arctangent
 from edgepep.synapses import Quantiser
+
+_POPULATIONS: dict[str, type[Spiking]] = {kind.__name__: kind for kind in (Leaky, Synaptic, Alpha, RLeaky, Lapicque)}
 
 
 class Stand(NamedTuple):
@@ -27,6 +31,11 @@ def is_foreign(module: nn.Module) -> bool:
     return type(module).__module__.split(".")[0] in ("snntorch", "brevitas") and not transports(module)
 
 
+def spikes(module: nn.Module) -> bool:
+    """Whether a module is a spiking population of snnTorch's."""
+    return is_foreign(module) and type(module).__name__ in _POPULATIONS
+
+
 def stand_for(path: str, module: nn.Module, steps: int | None) -> Stand:
     """What stands for a module of snnTorch or Brevitas.
 
@@ -35,8 +44,12 @@ def stand_for(path: str, module: nn.Module, steps: int | None) -> Stand:
 
     """
     kind = type(module).__name__
-    if kind == "Leaky":
-        return Stand(_leaky(path, module, steps), None, True)
+    if kind in _POPULATIONS:
+        if steps is None:
+            raise ConversionError(
+                f"{path} ({kind}) is one time step of a spiking network: give convert the number, steps=."
+            )
+        return Stand(_spiking(path, module), None, True)
     if kind in ("QuantReLU", "QuantIdentity"):
         if getattr(module, "return_quant_tensor", False):
             raise ConversionError(f"{path} ({kind}) returns Brevitas' own tensors; set return_quant_tensor=False.")
@@ -48,30 +61,46 @@ def stand_for(path: str, module: nn.Module, steps: int | None) -> Stand:
     if kind == "QuantIdentity":
         return Stand(None, Quantiser(module))
     raise ConversionError(
-        f"{path} ({kind}) has no counterpart; there are snntorch.Leaky, brevitas.nn.QuantReLU and QuantIdentity."
+        f"{path} ({kind}) has no counterpart; there are snntorch's {', '.join(_POPULATIONS)}, and "
+        "brevitas.nn.QuantReLU and QuantIdentity."
     )
 
 
-def _leaky(path: str, module: Any, steps: int | None) -> Leaky:
-    if steps is None:
-        raise ConversionError(f"{path} (Leaky) is one time step of a spiking network: give convert the number, steps=.")
-    plain = {
-        "reset_mechanism": "subtract",
-        "reset_delay": True,
-        "init_hidden": True,
-        "inhibition": False,
-        "state_quant": False,
+def _spiking(path: str, module: Any) -> Spiking:
+    """Population with a snnTorch module's parameters; what learns there is shared."""
+    kind = type(module).__name__
+    if getattr(module, "state_quant", False):
+        raise ConversionError(f"{path} ({kind}) rounds its state (state_quant), which edgepep's does not.")
+    options: dict[str, Any] = {
+        name: getattr(module, name)
+        for name in ("reset_mechanism", "reset_delay", "inhibition")
+        if hasattr(module, name)
     }
-    for name, wanted in plain.items():
-        value = getattr(module, name, wanted)
-        if value != wanted:
-            raise ConversionError(f"{path} (Leaky) has {name}={value!r}; edgepep's Leaky has {wanted!r}.")
-    found = {}
-    for name in ("beta", "threshold"):
-        value = torch.as_tensor(getattr(module, name))
-        if value.numel() != 1 or value.requires_grad:
-            raise ConversionError(
-                f"{path} (Leaky) has a {name} of shape {list(value.shape)}; it must be one fixed number."
-            )
-        found[name] = float(value)
-    return Leaky(**found)
+    options["threshold"] = module.threshold
+    options["graded_spikes_factor"] = module.graded_spikes_factor
+    if not module.surrogate_disable and not _is_arctangent(module.spike_grad):
+        options["spike_grad"] = module.spike_grad
+    if kind == "Lapicque":
+        return Lapicque(R=float(module.R), C=float(module.C), time_step=float(module.time_step), **options)
+    options["beta"] = _share(module.beta)
+    if kind in ("Synaptic", "Alpha"):
+        options["alpha"] = _share(module.alpha)
+    if kind == "RLeaky":
+        recurrent = module.recurrent
+        alone = type(recurrent).__name__ == "RecurrentOneToOne"
+        options["recurrent"] = OneToOne(module.V).requires_grad_(module.learn_recurrent) if alone else recurrent
+    return _POPULATIONS[kind](**options)
+
+
+def _is_arctangent(surrogate: Any) -> bool:
+    """Whether a surrogate has edgepep's own derivative."""
+    x = torch.tensor([-0.7, 0.1, 0.4], requires_grad=True)
+    with torch.enable_grad():
+        (ours,) = torch.autograd.grad(arctangent(x).sum(), x)
+        (theirs,) = torch.autograd.grad(surrogate(x).sum(), x)
+    return torch.allclose(ours, theirs)
+
+
+def _share(value: Tensor) -> Tensor:
+    """The parameter itself, if it learns; else as snnTorch uses it."""
+    return value if isinstance(value, nn.Parameter) and value.requires_grad else value.clamp(0, 1)

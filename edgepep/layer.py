@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from edgepep.errors import EdgepepError
 from edgepep.local import Gradient, accumulate_, linear_part, weight_gradient
 from edgepep.phases import UPDATE, phase
 from edgepep.time_axis import each_step, pull_back_through, through
@@ -50,9 +51,11 @@ class Layer(nn.Module):
         self.neurons = neurons or nn.Identity()
         self.decode = decode or nn.Identity()
         self.over_time = decode is not None
+        self.in_windows = False
         self.updater: InPlaceSGD | None = None
         self.name, self.resting = name, False
         self._norms = [m for part in (self.prepare, self.neurons) for m in part.modules() if hasattr(m, "hand_over")]
+        self._recurrent = [m for m in self.neurons.modules() if hasattr(m, "heard")]
 
     def forward(self, x: Tensor) -> Activity:
         """Answer an input [batch, ...], or [time, batch, ...] over time."""
@@ -82,8 +85,17 @@ class Layer(nn.Module):
         """
         if type(self.neurons) is nn.Identity and not self.over_time:
             return credit
+        self.refuse_windows()
         credit = credit.expand(answered.shape[1 if self.over_time else 0 :])
         return pull_back_through(self.neurons, answered, pull_back_through(self.decode, answered, credit))
+
+    def refuse_windows(self) -> None:
+        """Raise EdgepepError if the network runs in windows of time, and currents are not kept."""
+        if self.in_windows:
+            raise EdgepepError(
+                f"the rule needs the current of layer {self.name} at every time step, which a network that runs in "
+                "windows does not keep; set its window to None."
+            )
 
     def learn(self, pre: Tensor, delta: Tensor, scale: float = 1.0) -> None:
         """Change the weights by the gradient of scale * sum(delta * synapses(pre)): the only place where they change.
@@ -105,6 +117,8 @@ class Layer(nn.Module):
                     parameter: nn.Parameter = getattr(self.synapses, name)
                     if parameter.requires_grad:
                         self._change(parameter, gradient, scale)
+            for recurrent in self._recurrent:
+                recurrent.learn(delta, lambda parameter, gradient: self._change(parameter, gradient, scale))  # type: ignore[operator]
             for norm in self._norms:
                 norm.hand_over(lambda parameter, gradient: self._change(parameter, gradient, scale))  # type: ignore[operator]
 

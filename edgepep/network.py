@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
+from edgepep import windows
 from edgepep.errors import EdgepepError
 from edgepep.layer import Activity, Layer
 from edgepep.phases import FORWARD, PROJECTION, SECOND, phase
@@ -23,9 +24,12 @@ class Network(nn.Module):
         encode: from data to the first layer's code: spikes over time, say.
         sources: for each layer, the indices of the earlier layers whose posts it adds up (residual sums); None
             stands for the layer before it. The first layer's entry must be None.
+        window: of a spiking network, time steps after which the next layers run: memory then does not grow with the
+            number of steps. None runs layer by layer over all of time, which is what rules need that carry an error
+            back through time.
 
     Raises:
-        EdgepepError: if there is no layer, or a layer names one that does not come before it.
+        EdgepepError: if there is no layer, a layer names one that does not come before it, or windows are impossible.
 
     """
 
@@ -34,6 +38,7 @@ class Network(nn.Module):
         layers: Sequence[Layer],
         encode: nn.Module | None = None,
         sources: Sequence[Sequence[int] | None] | None = None,
+        window: int | None = None,
     ) -> None:
         super().__init__()
         if not layers:
@@ -50,6 +55,20 @@ class Network(nn.Module):
         self._noisy = [m for m in self.modules() if hasattr(m, "renew")]
         for place, module in enumerate(self._noisy):
             module.place = place  # type: ignore[assignment]
+        self.window = window
+
+    @property
+    def window(self) -> int | None:
+        """Time steps in a window; None: all."""
+        return self._window
+
+    @window.setter
+    def window(self, window: int | None) -> None:
+        if window is not None:
+            windows.refuse_if_impossible(self, window)
+        self._window = window
+        for layer in self.chain:
+            layer.in_windows = window is not None and layer.over_time
 
     def forward(self, x: Tensor) -> Tensor:
         """Answer of the last layer: logits [batch, classes]."""
@@ -70,6 +89,9 @@ class Network(nn.Module):
             name: the name of this pass among the phases of a step.
 
         """
+        if self.window is not None:
+            yield from windows.stream(self, x, name)
+            return
         posts: dict[int, Tensor] = {}
         for i in range(len(self.chain)):
             yield self.run_layer(i, x, posts, name)
@@ -100,6 +122,9 @@ class Network(nn.Module):
             changed: the first layer's weights are not those of `start` any more.
 
         """
+        if self.window is not None:
+            yield from windows.modulated(self, start, feedback, error, fixed, shift, changed)
+            return
         posts: dict[int, Tensor] = {}
         pre, current = self._modulate(start, feedback, error, fixed, shift, changed)
         del start, shift
@@ -163,7 +188,7 @@ class Network(nn.Module):
         sources = self.sources[i]
         return _sum([posts.pop(s) if self._last_use[s] == i else posts[s] for s in sources])
 
-    def gathered(self, posts: Sequence[Tensor], i: int) -> Tensor:
+    def gathered(self, posts: Sequence[Tensor] | dict[int, Tensor], i: int) -> Tensor:
         """What layer i > 0 reads, given the posts of all layers before it."""
         return _sum([posts[s] for s in self.sources[i]])
 

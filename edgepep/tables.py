@@ -101,12 +101,30 @@ class QuantizedTable(Table):
     input_bits: Annotated[int, Field(ge=2, le=8)] = 8
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class SpikingTable(Table):
-    """Time steps and neurons of a spiking network, with the data as a constant current."""
+    """Time steps, code and neurons of a spiking network; the parameters are snnTorch's."""
 
     steps: Positive = 25
-    beta: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Not used by data that have a time axis of their own."""
+    code: Literal["constant", "poisson", "latency", "frames"] = "constant"
+    """How data become a current over time; "frames": they have a time axis."""
+    neurons: Literal["leaky", "synaptic", "alpha", "lapicque", "rleaky"] = "leaky"
+    beta: Share = 0.9
+    alpha: Share | None = None
+    """Of synaptic and alpha neurons."""
     threshold: Annotated[float, Field(gt=0)] = 1.0
+    reset: Literal["subtract", "zero", "none"] = "subtract"
+    reset_delay: bool = True
+    read: Literal["rate", "trace"] = "rate"
+    """What stands for a layer's activity, and what the readout reads."""
+    trace_decay: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    window: Positive | None = None
+    """Steps of time after which the next layer runs; without it each layer runs over all of time."""
+    compiled: bool = False
+    """Scan over time by torch.compile."""
 
 
 class Reported(Table):

@@ -13,8 +13,9 @@ from torch import fx, nn
 from edgepep.errors import ConversionError
 from edgepep.foreign import is_foreign, stand_for
 from edgepep.local import weight_gradient
-from edgepep.neurons import Dropout
+from edgepep.neurons import Dropout, Spiking
 from edgepep.normalisation import NORMS, Norm
+from edgepep.time_axis import EachStep
 
 
 def has_update(module: nn.Module) -> bool:
@@ -99,6 +100,13 @@ class Workshop:
             module = copy.copy(module)
             module.inplace = False  # type: ignore[assignment]
         return module
+
+
+def as_over_time(module: nn.Module) -> nn.Module:
+    """A module as it is applied among neurons over time."""
+    if isinstance(module, Dropout):
+        module.over_time = True  # one mask for all steps
+    return module if isinstance(module, (Spiking, Dropout)) else EachStep(module)
 
 
 def _not_in_place(node: fx.Node) -> fx.Node:

@@ -330,11 +330,11 @@ def test_what_cannot_be_converted_is_named(module, said):
 
 def test_snntorch_settings_that_differ_are_named():
     import snntorch as snn
+    from snntorch.functional.quant import state_quant
 
     for options, said in (
-        ({"reset_mechanism": "zero", "init_hidden": True}, "reset_mechanism='zero'"),
-        ({"init_hidden": True, "learn_beta": True}, "beta"),
-        ({}, "init_hidden=False"),
+        ({"init_hidden": True, "state_quant": state_quant(4)}, "state_quant"),
+        ({}, "does not run on the example"),
     ):
         module = nn.Sequential(nn.Linear(6, 4), snn.Leaky(0.9, **options), nn.Linear(4, 2))
         with pytest.raises(ConversionError, match=said):

@@ -92,6 +92,7 @@ class ForwardForward(Rule):
     @torch.no_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Train the readout on the data as they are, then the hidden layers on data with labels."""
+        self.network.chain[0].refuse_windows()
         self.step += 1
         *_, last = self.network.stream(x)
         logits, output = self.network.readout(last.post), self.network.chain[-1]

@@ -1,0 +1,196 @@
+"""Passes that go through time in windows of a few steps, so that memory does not grow with the number of steps.
+
+All layers run on one window before the next begins; a layer's answer is gathered by its decoder as it comes. The
+activities that a rule is handed hold what the decoders made of all of time, expanded over it, so rules read them as
+they read any other. What they do not hold are the currents of every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from edgepep.errors import EdgepepError
+from edgepep.layer import Activity
+from edgepep.local import linear_part
+from edgepep.neurons.population import Spiking, State
+from edgepep.phases import PROJECTION, SECOND, phase
+from edgepep.time_axis import each_step, shifted, through
+
+if TYPE_CHECKING:
+    from edgepep.network import Network
+
+Carried = dict[nn.Module, State]
+First = Callable[[int, int], tuple[Tensor, Tensor]]
+"""Input and current of the first layer's synapses from one step to another."""
+
+
+class Start(Activity):
+    """The first layer's activity, with the data that it came from."""
+
+    data: Tensor
+
+
+def refuse_if_impossible(network: Network, window: int) -> None:
+    """Raise EdgepepError unless the network can run in windows of some steps."""
+    if window < 1:
+        raise EdgepepError(f"window is {window}; it must be at least 1 time step.")
+    timed = [layer.over_time for layer in network.chain]
+    if not timed[0]:
+        raise EdgepepError("the network has no time axis to go through in windows.")
+    if timed != sorted(timed, reverse=True):
+        raise EdgepepError("a layer over time follows one that is not; windows need the layers over time first.")
+    for layer in network.chain:
+        if layer.over_time and any(isinstance(m, _BatchNorm) for m in layer.modules()):
+            raise EdgepepError(f"layer {layer.name} has a BatchNorm, whose statistics are over all time steps.")
+
+
+def stream(network: Network, x: Tensor, name: str) -> Iterator[Activity]:
+    """Run on data, yielding one Activity a layer."""
+    yield from _all_of_time(network, x, name, *_from_data(network, x, name, None))
+
+
+def modulated(
+    network: Network, start: Activity, feedback: Tensor, error: Tensor, fixed: bool, shift: Tensor | None, changed: bool
+) -> Iterator[Activity]:
+    """Run again on the first layer's input minus error @ feedback, at every step of time."""
+    layer = network.chain[0]
+    assert isinstance(start, Start)  # from `stream`
+    if shift is not None:
+        raise EdgepepError("a shift of the input needs all time steps at once; run the network without windows.")
+    with phase(PROJECTION, layer.name):
+        pre = shifted(start.pre, error, feedback)
+    with phase(SECOND, layer.name):
+        rows = None if changed else layer.answer_to(feedback, len(error), fixed)
+        if start.current.numel():  # a constant current
+            current = each_step(layer.synapses, pre) if rows is None else shifted(start.current, error, rows)
+            yield from _all_of_time(network, start.data, SECOND, pre, current, lambda a, b: (pre[a:b], current[a:b]))
+            return
+        rows = linear_part(layer.synapses, feedback) if rows is None else rows
+        offset = (error @ rows.flatten(1)).view(len(error), *rows.shape[1:])
+    _, current, first = _from_data(network, start.data, SECOND, offset)
+    yield from _all_of_time(network, start.data, SECOND, pre, current, first)
+
+
+def readouts(network: Network, x: Tensor, window: int, name: str) -> Iterator[tuple[Tensor, float]]:
+    """Yield each window's logits and its share of time; no gradient flows from a window into the one before."""
+    *_, first = _from_data(network, x, name, None)
+    carried: Carried = {}
+    steps = _length(network, x)
+    for a in range(0, steps, window):
+        b = min(a + window, steps)
+        posts: dict[int, Tensor] = {}
+        for _ in _one_window(network, first, a, b, carried, posts, name):
+            pass
+        for i in range(_timed(network), len(network.chain)):
+            network.run_layer(i, x, posts, name)
+        yield network.readout(posts[len(network.chain) - 1]), (b - a) / steps
+        for module, state in carried.items():
+            carried[module] = tuple(part.detach() for part in state)
+
+
+def _all_of_time(
+    network: Network, x: Tensor, name: str, pre: Tensor | None, current: Tensor, first: First
+) -> Iterator[Activity]:
+    """Run all windows, gathering; then yield what was gathered, layer by layer, and go on to layers without time."""
+    steps, count = _length(network, x), _timed(network)
+    before: list[Tensor | None] = [None] * count
+    after: list[Tensor | None] = [None] * count
+    carried: Carried = {}
+    assert network.window is not None
+    for a in range(0, steps, network.window):
+        window = _one_window(network, first, a, min(a + network.window, steps), carried, {}, name)
+        for i, (given, answer) in enumerate(window):
+            decode = network.chain[i].decode
+            if i or pre is None:
+                before[i] = decode.gather(before[i], given)  # type: ignore[operator]
+            after[i] = decode.gather(after[i], answer)  # type: ignore[operator]
+            del given, answer
+    for module, state in carried.items():
+        module.refuse_what_is_no_number(state)  # type: ignore[operator]
+    carried.clear()
+    posts: dict[int, Tensor] = {}
+    for i in range(count):
+        decode = network.chain[i].decode
+        given = pre if i == 0 and pre is not None else _finished(decode, before, i, steps)
+        posts[i] = _finished(decode, after, i, steps)
+        activity = Start(given, current, posts[i]) if i == 0 else Activity(given, current.new_empty(0), posts[i])
+        if isinstance(activity, Start):
+            activity.data = x
+            pre = current = current.new_empty(0)
+        del given
+        yield activity
+        del activity
+    for i in range(count, len(network.chain)):
+        yield network.run_layer(i, x, posts, name)
+
+
+def _one_window(
+    network: Network, first: First, a: int, b: int, carried: Carried, posts: dict[int, Tensor], name: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield pre and post of every layer over time, for the steps from a to b."""
+    for i in range(_timed(network)):
+        layer = network.chain[i]
+        with phase(name, layer.name):
+            if i == 0:
+                pre, current = first(a, b)
+            else:
+                pre = each_step(layer.prepare, network.gathered(posts, i))
+                current = each_step(layer.synapses, pre)
+            posts[i] = _onward(layer.neurons, current, carried)
+        yield pre, posts[i]
+
+
+def _onward(neurons: nn.Module, current: Tensor, carried: Carried) -> Tensor:
+    """Answer of neurons that go on from the state that they were left in."""
+    if isinstance(neurons, nn.Sequential):
+        for module in neurons:
+            current = _onward(module, current, carried)
+        return current
+    if isinstance(neurons, Spiking):
+        spikes, carried[neurons] = neurons.scan(current, carried.get(neurons))
+        return spikes
+    return through(neurons, current)
+
+
+def _from_data(network: Network, x: Tensor, name: str, offset: Tensor | None) -> tuple[Tensor | None, Tensor, First]:
+    """Input and current of the first layer, if they are the same at every step, and what gives them step by step."""
+    layer, steps = network.chain[0], _length(network, x)
+
+    def coded(a: int, b: int) -> Tensor:
+        if hasattr(network.encode, "window"):
+            code: Tensor = network.encode.window(x, a, b)  # type: ignore[operator]
+            return code
+        return through(network.encode, x)[a:b]
+
+    def run(a: int, b: int) -> tuple[Tensor, Tensor]:
+        pre = each_step(layer.prepare, coded(a, b))
+        current = each_step(layer.synapses, pre)
+        return pre, current if offset is None else current - offset
+
+    if steps > 1 and coded(0, 2).stride(0) == 0:
+        with phase(name, layer.name):
+            pre, current = (v[0].expand(steps, *v.shape[1:]) for v in run(0, 2))
+        return pre, current, lambda a, b: (pre[a:b], current[a:b])
+    return None, x.new_empty(0), run
+
+
+def _length(network: Network, x: Tensor) -> int:
+    if hasattr(network.encode, "length"):
+        steps: int = network.encode.length(x)  # type: ignore[operator]
+        return steps
+    return len(through(network.encode, x))
+
+
+def _timed(network: Network) -> int:
+    return sum(layer.over_time for layer in network.chain)
+
+
+def _finished(decode: nn.Module, totals: list[Tensor | None], i: int, steps: int) -> Tensor:
+    """What was gathered of layer i, expanded over time, and no longer held in the list."""
+    total, totals[i] = totals[i], None
+    value: Tensor = decode.finish(total, steps)  # type: ignore[operator]
+    return value.expand(steps, *value.shape)
