@@ -58,6 +58,11 @@ class Feedback(nn.Module):
         """Whether calls give the same tensor object: one held in memory."""
         return self.storage == "float"
 
+    @torch.no_grad()
+    def rescale(self, factor: float) -> None:
+        """Multiply all values by a factor."""
+        (self.codes if self.storage == "float" else self.bound).mul_(factor)
+
     def extra_repr(self) -> str:
         """Show the parameters when printed."""
         return f"{list(self.shape)}, storage={self.storage!r}"

@@ -209,3 +209,43 @@ def test_linear_synapses_over_a_row_of_tokens_learn_in_place_too():
             optimizer.step()
         ends.append(first.synapses.weight.detach())
     torch.testing.assert_close(*ends)
+
+
+@pytest.mark.parametrize("storage", ["float", "int8", "sign", "seed"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_modulation_is_scaled_to_the_data_once(kind, storage, batch):
+    x, target = batch
+    rule = Pepita(make_network(kind), x, strength=0.01, storage=storage)
+    assert rule.modulation(x, target) > 0.011
+    InPlaceSGD(rule.network, 1e-6)
+    rule(x, target)
+    assert rule.modulation(x, target) == pytest.approx(0.01, rel=1e-3)
+    feedback = rule.feedback.clone()
+    rule(x * 3, target)
+    assert torch.equal(rule.feedback, feedback)
+    again = Pepita(make_network(kind), x, strength=0.01, storage=storage)
+    again.load_state_dict(rule.state_dict())
+    again(x * 3, target)
+    assert torch.equal(again.feedback, feedback)
+
+
+def test_a_limit_scales_down_what_is_stronger(batch):
+    x, target = batch
+    for limit in (0.01, 0.9):
+        weights = []
+        for options in ({"limit": limit}, {}):
+            rule = Pepita(make_network(), x, feedback_scale=0.3, **options)
+            if not options and limit < rule.modulation(x, target):
+                rule.projection.rescale(limit / rule.modulation(x, target))
+            InPlaceSGD(rule.network, 0.1)
+            rule(x, target)
+            weights.append(rule.network.chain[0].synapses.weight.detach())
+        torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "value"), [("strength", -0.1), ("strength", 2.0), ("limit", -1.0)])
+def test_a_strength_that_cannot_be_is_named(name, value, batch):
+    with pytest.raises(EdgepepError, match=name):
+        Pepita(make_network(), batch[0], **{name: value})
+    with pytest.raises(EdgepepError, match="its own scale"):
+        Pepita(make_network(), batch[0], strength=0.1, feedback="product")

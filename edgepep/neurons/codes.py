@@ -8,6 +8,8 @@ A rule that modulates the input subtracts F e from the code, at every step: a si
 spikes are not drawn again for the second pass, and h - g holds no sampling noise.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -198,16 +200,18 @@ class Trace(nn.Module):
     def weights(self, x: Tensor) -> Tensor:
         """decay^(T-1), ..., 1 for x [time, ...]."""
         powers = torch.arange(len(x) - 1, -1, -1, dtype=x.dtype, device=x.device)
-        return torch.pow(torch.tensor(self.decay, dtype=x.dtype, device=x.device), powers)
+        weights: Tensor = (powers * math.log(self.decay)).exp_()
+        return weights
 
     def gather(self, before: Tensor | None, x: Tensor) -> Tensor:
         """Let what was gathered decay over a window [time, batch, ...], and add it."""
-        here = torch.tensordot(self.weights(x), x, dims=1)
-        return here if before is None else before * self.decay ** len(x) + here
+        here: Tensor = torch.tensordot(self.weights(x), x, dims=1)
+        return here if before is None else before * math.pow(self.decay, len(x)) + here
 
     def finish(self, total: Tensor, steps: int) -> Tensor:
         """Value of what was gathered over so many steps."""
-        return total * ((1 - self.decay) / (1 - self.decay**steps))
+        weight = (1 - self.decay) / (1 - math.pow(self.decay, steps))
+        return total * weight
 
 
 @pull_back.register

@@ -1,6 +1,7 @@
 """What projects the error to the input: fixed random feedback, or the product of one matrix a layer."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from edgepep.network import Layer, Network
 class RandomFeedback(Feedback):
     """F [classes, *input], uniform on +-feedback_scale * sqrt(6 / inputs)."""
 
+    reached: Tensor | None
+    wanted = 0.0
+
     def __init__(
         self, shape: torch.Size, classes: int, scale: float, sign: int, seed: int, like: Tensor, storage: Storage
     ) -> None:
@@ -23,6 +27,33 @@ class RandomFeedback(Feedback):
 
     def learn(self) -> None:
         """Nothing: it is fixed."""
+
+    def want(self, strength: float) -> None:
+        """Ask for a strength of the modulation, |F e| / |x|, to be reached on the first batch; 0 asks for nothing."""
+        self.wanted = strength
+        self.register_buffer("reached", torch.zeros((), dtype=torch.bool) if strength else None)
+
+    def reach(self, found: float) -> None:
+        """Scale all values, for good, so that a strength that was found becomes the one that is wanted."""
+        if found > 0 and self.reached is not None:
+            self.rescale(self.wanted / found)
+            self.reached.fill_(True)
+            self.wanted = 0.0
+
+    def _load_from_state_dict(self, *given: Any) -> None:
+        super()._load_from_state_dict(*given)
+        if self.reached is not None and self.reached:
+            self.wanted = 0.0
+
+
+def relative(network: Network, pre: Tensor, error: Tensor, feedback: Tensor) -> Tensor:
+    """|F e| / |x| over the batch and time, for the first layer's input [batch, ...] or [time, batch, ...]."""
+    over_time = network.chain[0].over_time
+    constant = over_time and pre.stride(0) == 0
+    steps = len(pre) if over_time and not constant else 1
+    length = (pre[0] if constant else pre).norm() / steps**0.5
+    ratio: Tensor = (error @ feedback.flatten(1)).norm() / length.clamp_min(1e-30)
+    return ratio
 
 
 class LayeredFeedback(nn.Module):
@@ -39,6 +70,11 @@ class LayeredFeedback(nn.Module):
     """
 
     fixed = False
+    wanted = 0.0
+
+    def reach(self, found: float) -> None:
+        """Nothing: its strength is kept at feedback_scale."""
+
     step: Tensor
 
     def __init__(

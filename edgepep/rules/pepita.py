@@ -11,7 +11,8 @@ from edgepep.errors import EdgepepError
 from edgepep.feedback import Storage
 from edgepep.network import Activity, Layer, Network
 from edgepep.rule import Outcome, Rule, Traits, classes_of, one_of, output_error, survey, within
-from edgepep.rules._modulation import LayeredFeedback, RandomFeedback
+from edgepep.rules._modulation import LayeredFeedback, RandomFeedback, relative
+from edgepep.rules._time_local import time_local
 
 MODULATION_BOUND = 0.1
 Kept = tuple[Tensor | None, Tensor]
@@ -44,6 +45,9 @@ class Pepita(Rule):
             weights; "product": the product of the weights themselves (weight transport).
         feedback_scale: F is uniform on +-feedback_scale * sqrt(6 / inputs), the authors' 0.05 of He's bound; the
             others are kept at the same standard deviation.
+        strength: of the modulation, |F e| / |x|: on its first batch the rule scales F to it, once; 0 leaves F as it is.
+            The window in which learning is both fast and stable is narrow, and depends on data and network.
+        limit: of |F e| / |x| in every batch; where it would be more, F e is scaled down to it. 0 sets none.
         storage: how random F is kept: "float", "int8", "sign", or not at all: "seed".
         sign: -1 modulates to x - F e, +1 to x + F e.
         output_error: the pass whose error the last layer learns from. The paper's is "first"; the authors' fully
@@ -75,6 +79,8 @@ class Pepita(Rule):
         variant: str = "standard",
         feedback: str = "random",
         feedback_scale: float = 0.05,
+        strength: float = 0.0,
+        limit: float = 0.0,
         storage: Storage = "float",
         sign: int = -1,
         output_error: str = "first",
@@ -96,14 +102,19 @@ class Pepita(Rule):
         one_of("presynaptic", presynaptic, "first", "second")
         one_of("conv_reduction", conv_reduction, "sum", "mean", "sqrt")
         within("adversarial", adversarial, 0.0, float("inf"))
+        within("strength", strength, 0.0, 1.0)
+        within("limit", limit, 0.0, 1.0)
         within("mirror_rate", mirror_rate, 0.0, 1.0)
         within("mirror_every", mirror_every, 1, float("inf"))
         if variant != "standard" and (output_error, presynaptic) != ("first", "second"):
             raise EdgepepError(f"variant {variant!r} has its own factors; leave output_error and presynaptic alone.")
         if variant != "standard" and type(network.chain[-1].neurons) is not nn.Identity:
             raise EdgepepError(f"variant {variant!r} is for an output layer whose answer is its current: logits.")
+        if feedback != "random" and strength:
+            raise EdgepepError(f"strength is {strength}, but feedback {feedback!r} changes; it has its own scale.")
         if feedback != "random" and storage != "float":
             raise EdgepepError(f"storage is {storage!r}, but feedback {feedback!r} changes, and is kept in floats.")
+        self.limit = limit
         self.variant, self.output_error, self.presynaptic = variant, output_error, presynaptic
         self.extra_batch_division, self.adversarial = extra_batch_division, adversarial
         self.position_power = {"sum": 0.0, "sqrt": 0.5, "mean": 1.0}[conv_reduction]
@@ -115,6 +126,7 @@ class Pepita(Rule):
         self.projection: RandomFeedback | LayeredFeedback
         if feedback == "random":
             self.projection = RandomFeedback(inputs, classes[0], feedback_scale, sign, seed, example, storage)
+            self.projection.want(strength)
         else:
             self.projection = LayeredFeedback(
                 network, feedback_scale, sign, seed, feedback == "mirrored", mirror_rate, mirror_every
@@ -129,9 +141,11 @@ class Pepita(Rule):
     @torch.no_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Run both passes; every layer learns as the second one goes by."""
+        if self.projection.wanted:
+            self.projection.reach(self.modulation(x, target))
         self.projection.learn()
         if self.variant == "time_local":
-            return self._time_local(x, target)
+            return time_local(self, x, target)
         start, first, logits = self.first_pass(x)
         error = output_error(logits, target)
         second = self.second_pass(x, target, start, error)
@@ -174,6 +188,8 @@ class Pepita(Rule):
     def second_pass(self, x: Tensor, target: Tensor, start: Activity, error: Tensor) -> Iterator[Activity]:
         """The modulated pass, layer by layer."""
         feedback = self.feedback
+        if self.limit:
+            error = error * (self.limit / relative(self.network, start.pre, error, feedback)).clamp_max(1.0)
         shift = self.adversarial * uphill(self.network, x, target).sign_() if self.adversarial else None
         return self.network.modulated(start, feedback, error, fixed=self.projection.fixed, shift=shift)
 
@@ -204,9 +220,7 @@ class Pepita(Rule):
     def modulation(self, x: Tensor, target: Tensor) -> float:
         """|F e| / |x|, over the batch."""
         pre = next(self.network.stream(x)).pre
-        error = output_error(self.network(x), target)
-        steps = len(pre) if self.network.chain[0].over_time else 1
-        return float((error @ self.feedback.flatten(1)).norm() * steps**0.5 / pre.norm().clamp_min(1e-30))
+        return float(relative(self.network, pre, output_error(self.network(x), target), self.feedback))
 
     @torch.no_grad()
     def risks(self, x: Tensor, target: Tensor) -> list[str]:
@@ -215,30 +229,6 @@ class Pepita(Rule):
         if ratio <= MODULATION_BOUND:
             return []
         return [f"modulation: |F e| / |x| is {ratio:.2g}, above {MODULATION_BOUND}; lower feedback_scale."]
-
-    def _time_local(self, x: Tensor, target: Tensor) -> Outcome:
-        """Hebbian after the first pass, anti-Hebbian after the second, which runs on the changed weights."""
-        *hidden, output = self.network.chain
-        if any(layer.learns and layer.updater is None for layer in self.network.chain):
-            raise EdgepepError("variant 'time_local' changes weights between the passes: it needs InPlaceSGD.")
-        start: Activity | None = None
-        for layer, activity in zip(self.network.chain, self.network.stream(x), strict=True):
-            start = start or activity
-            if layer is not output:
-                answer = layer.read(activity.post)
-                layer.learn(layer.read(activity.pre), answer, self.scale(layer, answer))
-        logits = self.network.readout(activity.post)
-        output.learn(output.read(activity.pre), logits.softmax(1), 1 / len(target))
-        error = output_error(logits, target)
-        second = self.network.modulated(start or activity, self.feedback, error, fixed=False, changed=True)
-        del start, activity
-        for layer in hidden:
-            pre, _, post = next(second)
-            answer = layer.read(post)
-            layer.learn(layer.read(pre), answer, -self.scale(layer, answer))
-        label = classes_of(target, logits.shape[1], logits.dtype)
-        output.learn(output.read(next(second).pre), label, -1 / len(target))
-        return Outcome(logits, target)
 
 
 def drain(kept: deque[Kept]) -> Iterator[Kept]:
