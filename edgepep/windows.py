@@ -77,7 +77,7 @@ def modulated(
 
 def readouts(network: Network, x: Tensor, window: int, name: str) -> Iterator[tuple[Tensor, float]]:
     """Yield each window's logits and its share of time; no gradient flows from a window into the one before."""
-    *_, first = _from_data(network, x, name, None)
+    *_, first = _from_data(network, x, name, None, once=False)  # a graph of its own for every window
     carried: Carried = {}
     steps = _length(network, x)
     for a in range(0, steps, window):
@@ -156,7 +156,9 @@ def _onward(neurons: nn.Module, current: Tensor, carried: Carried) -> Tensor:
     return through(neurons, current)
 
 
-def _from_data(network: Network, x: Tensor, name: str, offset: Tensor | None) -> tuple[Tensor | None, Tensor, First]:
+def _from_data(
+    network: Network, x: Tensor, name: str, offset: Tensor | None, once: bool = True
+) -> tuple[Tensor | None, Tensor, First]:
     """Input and current of the first layer, if they are the same at every step, and what gives them step by step."""
     layer, steps = network.chain[0], _length(network, x)
 
@@ -171,7 +173,7 @@ def _from_data(network: Network, x: Tensor, name: str, offset: Tensor | None) ->
         current = each_step(layer.synapses, pre)
         return pre, current if offset is None else current - offset
 
-    if steps > 1 and coded(0, 2).stride(0) == 0:
+    if once and steps > 1 and coded(0, 2).stride(0) == 0:
         with phase(name, layer.name):
             pre, current = (v[0].expand(steps, *v.shape[1:]) for v in run(0, 2))
         return pre, current, lambda a, b: (pre[a:b], current[a:b])

@@ -145,3 +145,42 @@ def test_a_trace_weighs_the_latest_most():
 def test_bad_values_are_named(make, said):
     with pytest.raises(EdgepepError, match=said):
         make()
+
+
+def by_hand(network, x, target, size):
+    """Gradients of the sum over windows of their own loss, the state detached in between."""
+    first, second, last = network.chain
+    states, total = [None, None], 0.0
+    for start in range(0, T, size):
+        steps = min(size, T - start)
+        current = first.synapses(x).expand(steps, BATCH, 16)
+        spikes, states[0] = first.neurons[0].scan(current, states[0])
+        spikes, states[1] = second.neurons.scan(second.synapses(first.neurons[1](spikes)), states[1])
+        loss = nn.functional.cross_entropy(last.synapses(spikes.mean(0)), target) * steps / T
+        total = total + loss
+        states = [tuple(part.detach() for part in state) for state in states]
+    return torch.autograd.grad(total, list(network.parameters()))
+
+
+@pytest.mark.parametrize("size", [1, 4, T])
+def test_truncated_backpropagation_through_time(size, batch):
+    network = spiking()
+    made = rule_class("backprop")(network, batch[0], truncate=size)
+    made(*batch)
+    for want, parameter in zip(by_hand(network, *batch, size), network.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, want)
+    plain, held = spiking(), spiking()
+    rule_class("backprop")(held, batch[0], truncate=size)(*batch)
+    rule_class("backprop")(plain, batch[0])(*batch)
+    same = all(torch.allclose(a.grad, b.grad) for a, b in zip(plain.parameters(), held.parameters(), strict=True))
+    assert same == (size == T)
+    updated = spiking()
+    InPlaceSGD(updated, 0.1)
+    rule_class("backprop")(updated, batch[0], truncate=size)(*batch)
+    for one, other in zip(updated.parameters(), held.parameters(), strict=True):
+        torch.testing.assert_close(one, other - 0.1 * other.grad)
+
+
+def test_truncation_needs_time():
+    with pytest.raises(EdgepepError, match="no time axis"):
+        rule_class("backprop")(Network([Layer(nn.Linear(3, 2))]), torch.zeros(2, 3), truncate=5)

@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from edgepep import windows
 from edgepep.credit import first_learner
+from edgepep.errors import EdgepepError
 from edgepep.injection import Inject
 from edgepep.layer import Layer
 from edgepep.network import Network
@@ -23,15 +25,25 @@ class Backprop(Rule):
         example: one batch of inputs [batch, ...].
         checkpoints: keep only what lies between about sqrt(layers) groups of layers, and run each group again on the
             way back (Chen et al. 2016, arXiv 1604.06174): less memory for one more forward pass.
+        truncate: of a spiking network, time steps after which the graph is cut: each window of time has its own readout
+            and loss, which counts by its share of time, and memory grows with the window alone. 0 cuts nowhere.
+
+    Raises:
+        EdgepepError: if the network cannot run in windows of time, or both options are given.
 
     """
 
     source = "Rumelhart, Hinton & Williams 1986"
     traits = Traits("1 forward, 1 back", True, "all weights", "error chain, f', W", "A")
 
-    def __init__(self, network: Network, example: Tensor, *, checkpoints: bool = False) -> None:
+    def __init__(self, network: Network, example: Tensor, *, checkpoints: bool = False, truncate: int = 0) -> None:
         super().__init__(network, example)
-        self.checkpoints = checkpoints
+        if truncate:
+            windows.refuse_if_impossible(network, truncate)
+        if truncate and checkpoints:
+            raise EdgepepError(f"truncate is {truncate} and checkpoints is True; one of them at a time.")
+        self.checkpoints, self.truncate = checkpoints, truncate
+        self._held_back = False
         self._hooked: set[nn.Parameter] = set()
 
     @torch.enable_grad()
@@ -43,6 +55,8 @@ class Backprop(Rule):
         try:
             if self.checkpoints:
                 return self._in_groups(x, target)
+            if self.truncate:
+                return self._in_windows(x, target)
             with phase(FORWARD):
                 outcome = Outcome(self.network(x), target)
                 loss = outcome.loss
@@ -63,8 +77,27 @@ class Backprop(Rule):
             for parameter in layer.learnable():
                 if parameter not in self._hooked:
                     self._hooked.add(parameter)
-                    parameter.register_post_accumulate_grad_hook(lambda p, layer=layer: _apply(layer, p))
+                    parameter.register_post_accumulate_grad_hook(lambda p, layer=layer: self._update(layer, p))
         return resting
+
+    def _in_windows(self, x: Tensor, target: Tensor) -> Outcome:
+        """Back through one window of time after the other; the weights change at the end."""
+        logits: Tensor | None = None
+        self._held_back = True
+        try:
+            for answer, share in windows.readouts(self.network, x, self.truncate, FORWARD):
+                with phase(BACKWARD):
+                    (Outcome(answer, target).loss * share).backward()
+                part = answer.detach() * share
+                logits = part if logits is None else logits + part
+                del answer
+        finally:
+            self._held_back = False
+        for layer in self.network.chain:
+            for parameter in layer.learnable():
+                self._update(layer, parameter)
+        assert logits is not None  # there is a window
+        return Outcome(logits, target)
 
     def _in_groups(self, x: Tensor, target: Tensor) -> Outcome:
         """Run forward keeping what lies between groups of layers; then each group again, and back through it."""
@@ -102,8 +135,7 @@ class Backprop(Rule):
             self.network.run_layer(i, x, posts, name)
         return posts
 
-
-def _apply(layer: Layer, parameter: nn.Parameter) -> None:
-    if layer.updater is not None and parameter.grad is not None:
-        layer.updater.apply(parameter, parameter.grad)
-        parameter.grad = None
+    def _update(self, layer: Layer, parameter: nn.Parameter) -> None:
+        if layer.updater is not None and parameter.grad is not None and not self._held_back:
+            layer.updater.apply(parameter, parameter.grad)
+            parameter.grad = None
