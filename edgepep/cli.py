@@ -107,7 +107,7 @@ def evaluate(
 def profile(
     rule: Annotated[str, typer.Option(help="Beside backprop: one rule, several with commas, or all.")] = "pepita",
     model: Annotated[
-        str, typer.Option(help="A recipe, a .toml or .onnx file, or package.module:factory.")
+        str, typer.Option(help="A recipe, a .toml or .onnx file, a run, or package.module:factory.")
     ] = "mnist-fc",
     input: Annotated[Optional[str], typer.Option(help="One input of a factory's module, such as 3x32x32.")] = None,  # noqa: UP045
     batch: Annotated[Optional[int], typer.Option(help="Samples a step in torch; else the recipe's.")] = None,  # noqa: UP045
@@ -117,6 +117,8 @@ def profile(
     measure: Annotated[bool, typer.Option("--measure", help="Also run the steps: peak memory and time.")] = False,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="MACs of each layer too.")] = False,
     data: Annotated[bool, typer.Option("--data", help="Use real samples, and count zeros and spikes.")] = False,
+    activity: Annotated[bool, typer.Option("--activity", help="A pass on test data: MACs, ACs, sparsity.")] = False,
+    samples: Annotated[Optional[int], typer.Option(help="Of the test data, for --activity; else 1000.")] = None,  # noqa: UP045
     energy: Annotated[Optional[str], typer.Option(help="Estimate it: horowitz45, or a .toml table.")] = None,  # noqa: UP045
     device: Annotated[Optional[str], typer.Option(help="Will it fit this part? Such as stm32f746.")] = None,  # noqa: UP045
     ram: Annotated[Optional[str], typer.Option(help="Will it fit a part with this RAM? Such as 256K.")] = None,  # noqa: UP045
@@ -127,29 +129,10 @@ def profile(
     data_dir: DataDir = None,
 ) -> None:
     """What a training step costs, counted from the step itself, in torch and on a device; no data are needed."""
+    given = dict(locals())
     from edgepep.profiling.command import Asked, page
 
-    asked = Asked(
-        rule,
-        model,
-        input,
-        batch,
-        device_batch,
-        precision,
-        seeded,
-        measure,
-        per_layer,
-        data,
-        energy,
-        device,
-        ram,
-        flash,
-        accounting,
-        format,
-        plot,
-        data_dir,
-    )
-    print(page(asked))
+    print(page(Asked(**given)))
 
 
 @app.command()

@@ -123,7 +123,9 @@ class Network(nn.Module):
 
         """
         if self.window is not None:
-            yield from windows.modulated(self, start, feedback, error, fixed, shift, changed)
+            again = windows.modulated(self, start, feedback, error, fixed, shift, changed)
+            del start  # the pass lets go of it when it can
+            yield from again
             return
         posts: dict[int, Tensor] = {}
         pre, current = self._modulate(start, feedback, error, fixed, shift, changed)
@@ -172,15 +174,19 @@ class Network(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Input and current of the first layer's synapses, modulated."""
         layer = self.chain[0]
+        with phase(SECOND, layer.name):
+            answer = None if changed or shift is not None else layer.answer_to(feedback, len(error), fixed)
         with phase(PROJECTION, layer.name):
-            pre = shifted(start.pre, error, feedback)
+            given = start.pre
+            if answer is not None and layer.over_time and len(self.chain) > 1:  # of the input only what is read counts
+                read = layer.read(given)
+                given = read.expand(len(given), *read.shape)
+            pre = shifted(given, error, feedback)
             if shift is not None:
                 pre = pre - shift
         with phase(SECOND, layer.name):
-            if shift is None and not changed:
-                answer = layer.answer_to(feedback, len(error), fixed)
-                if answer is not None:
-                    return pre, shifted(start.current, error, answer)
+            if answer is not None:
+                return pre, shifted(start.current, error, answer)
             return pre, each_step(layer.synapses, pre) if layer.over_time else layer.synapses(pre)
 
     def _gather(self, posts: dict[int, Tensor], i: int) -> Tensor:

@@ -23,6 +23,8 @@ def each_step(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if x.stride(0) == 0:  # the same at every step: expanded, not copied
         y = module(x[0])
         return y.expand(len(x), *y.shape)
+    if not x.is_contiguous() and x.transpose(0, 1).is_contiguous():  # samples in memory one after the other
+        return each_step(module, x.transpose(0, 1)).transpose(0, 1)
     y = module(x.flatten(0, 1))
     over_time: Tensor = y.unflatten(0, x.shape[:2])
     return over_time

@@ -65,14 +65,19 @@ def modulated(
         pre = shifted(start.pre, error, feedback)
     with phase(SECOND, layer.name):
         rows = None if changed else layer.answer_to(feedback, len(error), fixed)
-        if start.current.numel():  # a constant current
-            current = each_step(layer.synapses, pre) if rows is None else shifted(start.current, error, rows)
-            yield from _all_of_time(network, start.data, SECOND, pre, current, lambda a, b: (pre[a:b], current[a:b]))
-            return
-        rows = linear_part(layer.synapses, feedback) if rows is None else rows
-        offset = (error @ rows.flatten(1)).view(len(error), *rows.shape[1:])
-    _, current, first = _from_data(network, start.data, SECOND, offset)
-    yield from _all_of_time(network, start.data, SECOND, pre, current, first)
+        data, current = start.data, start.current
+        del start
+        constant = current.numel() > 0
+        if constant:
+            current = each_step(layer.synapses, pre) if rows is None else shifted(current, error, rows)
+        else:
+            rows = linear_part(layer.synapses, feedback) if rows is None else rows
+            offset = (error @ rows.flatten(1)).view(len(error), *rows.shape[1:])
+    if constant:
+        first: First = _sliced(pre, current)
+    else:
+        _, current, first = _from_data(network, data, SECOND, offset)
+    yield from _all_of_time(network, data, SECOND, pre, current, first)
 
 
 def readouts(network: Network, x: Tensor, window: int, name: str) -> Iterator[tuple[Tensor, float]]:
@@ -176,8 +181,12 @@ def _from_data(
     if once and steps > 1 and coded(0, 2).stride(0) == 0:
         with phase(name, layer.name):
             pre, current = (v[0].expand(steps, *v.shape[1:]) for v in run(0, 2))
-        return pre, current, lambda a, b: (pre[a:b], current[a:b])
+        return pre, current, _sliced(pre, current)
     return None, x.new_empty(0), run
+
+
+def _sliced(pre: Tensor, current: Tensor) -> First:
+    return lambda a, b: (pre[a:b], current[a:b])
 
 
 def _length(network: Network, x: Tensor) -> int:

@@ -16,7 +16,7 @@ from edgepep.errors import DataError
 
 @dataclass(frozen=True)
 class Data:
-    """Inputs [n, *shape], uint8 in 0..255 or float in [0, 1], and class labels [n]."""
+    """Inputs [n, *shape], uint8 in 0..255, float in [0, 1] or counts as int8, and class labels [n]."""
 
     name: str
     inputs: Tensor
@@ -31,9 +31,13 @@ class Data:
         return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
 
     def take(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Float inputs in [0, 1] and labels of some samples."""
+        """Inputs as floats, uint8 scaled to [0, 1] and counts as they are, and labels of some samples."""
         x = self.inputs[index]
-        return (x.float().div_(255) if x.dtype == torch.uint8 else x), self.labels[index]
+        if x.dtype == torch.uint8:
+            x = x.float().div_(255)
+        elif x.dtype == torch.int8:
+            x = x.float()
+        return x, self.labels[index]
 
     def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Batches, and which samples are in them, in an order that (seed, epoch) determines on every device.

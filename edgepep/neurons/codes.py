@@ -96,11 +96,15 @@ class Poisson(Repeat):
     def window(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Steps from start to stop."""
         _refuse_outside(x, "Poisson")
-        level = (x * 2.0**24).sub_(2.0**23)  # 24 random bits, exact in 32-bit floats
+        level = (x * 2.0**16).sub_(2.0**15)
         spikes = x.new_empty(stop - start, *x.shape)
-        for t in range(start, stop):
-            key = noise.key(self.seed, self.place, self.step, t, device=x.device)
-            torch.lt(noise.bits(x.shape, key) >> 8, level, out=spikes[t - start])
+        for pair in range(start // 2, (stop + 1) // 2):  # each number's two halves serve two steps
+            key = noise.key(self.seed, self.place, self.step, pair, device=x.device)
+            bits = noise.bits(x.shape, key)
+            for t in (2 * pair, 2 * pair + 1):
+                if start <= t < stop:
+                    half = bits >> 16 if t % 2 else (bits << 16) >> 16
+                    torch.lt(half, level, out=spikes[t - start])
         return spikes
 
 
@@ -167,7 +171,7 @@ class Rate(nn.Module):
 
     def finish(self, total: Tensor, steps: int) -> Tensor:
         """Value of what was gathered over so many steps."""
-        return total / steps
+        return total / steps if total.requires_grad else total.div_(steps)
 
 
 class Trace(nn.Module):

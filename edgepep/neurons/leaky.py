@@ -62,10 +62,10 @@ class Leaky(Spiking):
             return super()._in_place(current, state)
         (potential,) = state
         spikes = torch.empty(current.shape, dtype=current.dtype, device=current.device)
-        before = self.above(potential)
-        for t in range(len(current)):
-            potential.mul_(self.beta).add_(current[t]).sub_(before, alpha=self.threshold)
-            before = torch.gt(potential, self.threshold, out=spikes[t])
+        before = torch.gt(potential, self.threshold, out=spikes[0])
+        for step, fired in zip(current, spikes, strict=True):
+            potential.mul_(self.beta).add_(step).sub_(before, alpha=self.threshold)
+            before = torch.gt(potential, self.threshold, out=fired)
         return spikes, (potential,)
 
 

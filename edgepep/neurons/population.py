@@ -13,7 +13,7 @@ from edgepep.errors import EdgepepError
 from edgepep.neurons.surrogate import arctangent
 
 State = tuple[Tensor, ...]
-_BLOCK = 16  # steps that a compiled scan unrolls
+_BLOCK = 32  # most steps that a compiled scan unrolls
 
 
 class Spiking(nn.Module):
@@ -187,9 +187,10 @@ class Spiking(nn.Module):
         return torch.stack(spikes), state
 
     def _compiled(self, current: Tensor, state: State) -> tuple[Tensor, State]:
-        blocks = []
-        for block in current.split(_BLOCK):
-            run = self._block() if len(block) == _BLOCK or len(current) < _BLOCK else self._stacked
+        count = -(-len(current) // _BLOCK)
+        size, blocks = -(-len(current) // count), []
+        for block in current.split(size):
+            run = self._block() if len(block) == size else self._in_place
             spikes, state = run(block, state)
             blocks.append(spikes)
         return torch.cat(blocks) if len(blocks) > 1 else blocks[0], state

@@ -12,7 +12,7 @@ from torch import Tensor
 from edgepep import plugins, rules
 from edgepep.errors import EdgepepError
 from edgepep.profiling import accounting as published
-from edgepep.profiling import devices, energy, measure
+from edgepep.profiling import devices, energy, measure, sparsity_report
 from edgepep.profiling.costs import CHECKPOINTED, HELD, RuleCosts, costs, prepared
 from edgepep.profiling.formats import FORMATS
 from edgepep.profiling.report import COMPARATORS, REFERENCE, text
@@ -33,6 +33,8 @@ class Asked:
     measure: bool
     per_layer: bool
     data: bool
+    activity: bool
+    samples: int | None
     energy: str | None
     device: str | None
     ram: str | None
@@ -65,10 +67,9 @@ def page(asked: Asked) -> str:
     for option, value in (("batch", batch), ("device-batch", asked.device_batch)):
         if value < 1:
             raise EdgepepError(f"{option} is {value}; it must be at least 1.")
+    done = sparsity_report.forward_pass(chosen, asked.samples, asked.data_dir) if asked.activity else None
     table = None if asked.energy is None else energy.table(asked.energy)
-    part = devices.device(asked.device) if asked.device else None
-    if part is None and (asked.ram or asked.flash):
-        part = devices.custom(asked.ram, asked.flash)
+    part = _part(asked)
     options: dict[str, Any] = {"batch": batch, "device_batch": asked.device_batch, "precision": asked.precision}
     options |= {"seeded": asked.seeded, "table": table, "samples": _samples(chosen, batch, asked)}
     found = [costs(chosen, name, **options) for name in names]
@@ -79,9 +80,10 @@ def page(asked: Asked) -> str:
 
         plots.save(found, chosen.name, asked.plot)
     if asked.format != "text":
-        return FORMATS[asked.format](found, chosen.name)
+        return FORMATS[asked.format](found, chosen.name, done)
     fits = [] if part is None else _fits(chosen, found, part, asked)
-    return "\n".join([text(found, chosen.name, asked.per_layer), *fits])
+    counted = [] if done is None else ["", sparsity_report.text(done)]
+    return "\n".join([text(found, chosen.name, asked.per_layer), *fits, *counted])
 
 
 def _refuse_what_excludes_itself(asked: Asked) -> None:
@@ -91,8 +93,18 @@ def _refuse_what_excludes_itself(asked: Asked) -> None:
     if fits and asked.format != "text":
         raise EdgepepError(f"whether it fits is said in text; leave out --format {asked.format}.")
     what = "an .onnx file" if asked.model.endswith(".onnx") else "--accounting" if asked.accounting else None
-    if what and (fits or asked.format != "text" or asked.plot or asked.measure):
-        raise EdgepepError(f"{what} gives a page of text; leave out --format, --plot, --measure, --device and sizes.")
+    if asked.samples is not None and not asked.activity:
+        raise EdgepepError(f"--samples {asked.samples} is of --activity; give both, or neither.")
+    if what and (fits or asked.format != "text" or asked.plot or asked.measure or asked.activity):
+        raise EdgepepError(
+            f"{what} gives a page of text; leave out --format, --plot, --measure, --activity, --device and sizes."
+        )
+
+
+def _part(asked: Asked) -> devices.Device | None:
+    if asked.device:
+        return devices.device(asked.device)
+    return devices.custom(asked.ram, asked.flash) if asked.ram or asked.flash else None
 
 
 def _names(rule: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is profiled: a recipe, or a module of the user's own."""
+"""What is profiled: a recipe, a run of it, or a module of the user's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from edgepep import datasets, models, plugins
+from edgepep import checkpoint, datasets, models, plugins
 from edgepep.build import rule_class, rule_options
 from edgepep.errors import EdgepepError
 from edgepep.network import Network
@@ -31,6 +31,8 @@ class Subject:
     rule: Callable[[Network, str, dict[str, object]], Rule]
     """From a network, a rule's name and options of it."""
     recipe: models.Recipe | None = None
+    run: checkpoint.Run | None = None
+    """Whose trained weights a forward pass is counted with; a step's costs do not depend on them."""
 
     def data(self, batch: int) -> tuple[Tensor, Tensor]:
         """Random inputs and classes."""
@@ -41,8 +43,8 @@ def subject(model: str, shape: str | None = None) -> Subject:
     """Find what to profile.
 
     Args:
-        model: a recipe's name or .toml file, or "package.module:factory", called without arguments; batch
-            normalisation in its module uses running statistics, as a device does at batch 1.
+        model: a recipe's name or .toml file, a run directory, or "package.module:factory", called without arguments;
+            batch normalisation in its module uses running statistics, as a device does at batch 1.
         shape: of one input to a factory's module, such as "3x32x32".
 
     Raises:
@@ -55,7 +57,8 @@ def subject(model: str, shape: str | None = None) -> Subject:
         raise EdgepepError(f"--input is for a module of your own; {model} is a recipe, whose data have a shape.")
     if Path(model).suffix == ".py":
         raise EdgepepError(f"{model} is a file; name a function in it that makes a module, as package.module:factory.")
-    recipe = models.load(model)
+    run = checkpoint.read(model) if model not in models.names() and Path(model).is_dir() else None
+    recipe = run.recipe if run else models.load(model)
     info = datasets.info(recipe.dataset)
     settings = recipe.settings(recipe.rule)
 
@@ -73,6 +76,7 @@ def subject(model: str, shape: str | None = None) -> Subject:
         lambda name: recipe.under(name).build(),
         rule,
         recipe,
+        run,
     )
 
 
