@@ -56,9 +56,9 @@ def free(path: Path) -> Path:
     return next(p for p in tries if not p.exists())
 
 
-def begin(path: Path, recipe: models.Recipe, rule: str, seed: int, **more: Any) -> None:
-    """Write what a run was asked to do, before it does anything."""
-    about = {
+def describe(recipe: models.Recipe, rule: str, seed: int, **more: Any) -> dict[str, Any]:
+    """What a run is asked to do, and where: recipe, versions, machine and time, ready for JSON."""
+    return {
         "recipe": recipe.table(),
         "rule": rule,
         "seed": seed,
@@ -68,7 +68,11 @@ def begin(path: Path, recipe: models.Recipe, rule: str, seed: int, **more: Any) 
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    _write(path / ABOUT, json.dumps(about, indent=2).encode())
+
+
+def begin(path: Path, recipe: models.Recipe, rule: str, seed: int, **more: Any) -> None:
+    """Write what a run was asked to do, before it does anything."""
+    _write(path / ABOUT, json.dumps(describe(recipe, rule, seed, **more), indent=2).encode())
 
 
 def note(path: Path, metrics: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from edgepep.errors import EdgepepError
+from edgepep.reproduction.command import reproduce, results
 
 if TYPE_CHECKING:
     from edgepep.diagnostics import Diagnostics
@@ -151,12 +152,16 @@ def export(
     data = datasets.load(read.recipe.dataset, False, data_dir)
     if len(data) < SAMPLES:
         data = datasets.load(read.recipe.dataset, True, data_dir)
-    path = out or run / f"{read.recipe.name}.onnx"
+    path = out or run / f"{read.recipe.name}{exporting.suffix(target)}"
     parity = exporting.save(read.network, path, target, data.take(slice(0, SAMPLES))[0])
     print(f"{path} · {path.stat().st_size / 1000:.0f} kB · {target}")
-    print(f"onnxruntime against torch on {parity.samples} samples of {data.name}: {parity}")
+    print(f"the file against torch on {parity.samples} samples of {data.name}: {parity}")
     if not read.learner.asks_the_network:
         print(f"the file answers in one pass; {read.rule} is evaluated otherwise, so their accuracies differ.")
+
+
+app.command()(reproduce)
+app.command()(results)
 
 
 @app.command()

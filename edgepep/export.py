@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
-import os
-import warnings
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import torch.onnx
 from torch import Tensor
 
 from edgepep import plugins
 from edgepep.errors import ExportError
 from edgepep.folders import EXPORT
 from edgepep.network import Network
+from edgepep.onnx_files import keep, session
 
-Run = Callable[[Tensor], Tensor]
+__all__ = ["Parity", "check", "choose", "compare", "describe", "names", "save", "session", "suffix"]
 
 
 class Parity(NamedTuple):
@@ -62,7 +57,12 @@ def choose(name: str, network: Network) -> str:
     return suiting[0]
 
 
-def save(network: Network, path: Path | str, target: str, inputs: Tensor) -> Parity:
+def suffix(name: str) -> str:
+    """How the names of a target's files end."""
+    return str(getattr(_target(name), "SUFFIX", ".onnx"))
+
+
+def save(network: Network, path: Path | str, target: str, inputs: Tensor) -> Any:
     """Write a network, run the file on real inputs, and keep how it agrees in the file itself.
 
     Args:
@@ -71,10 +71,18 @@ def save(network: Network, path: Path | str, target: str, inputs: Tensor) -> Par
         target: a target's name, or "onnx".
         inputs: [n, ...], real ones: the more, the surer the comparison.
 
+    Returns:
+        A Parity, or what the target compares by.
+
     Raises:
         ExportError: if the network cannot be written, or the file disagrees with it beyond the target's tolerance.
 
     """
+    if not isinstance(network, Network):
+        raise ExportError(
+            f"{type(network).__name__} is not an edgepep.Network: make one with edgepep.convert(module, example). "
+            "Traced as it is, a module that keeps state between calls (init_hidden=True) would lose it without a word."
+        )
     path = Path(path)
     name = choose(target, network)
     module = _target(name)
@@ -84,41 +92,19 @@ def save(network: Network, path: Path | str, target: str, inputs: Tensor) -> Par
     try:
         with torch.no_grad():
             module.save(copy.deepcopy(network).cpu().eval(), inputs[:2].cpu(), written)
-        parity = compare(network, written, inputs)
-        check(parity, module.TOLERANCE, name)
-        _keep(written, name, parity)
+        if hasattr(module, "check"):  # a target that compares what it wrote by itself
+            parity: Any = module.check(network, written, inputs)
+        else:
+            parity = compare(network, written, inputs)
+            check(parity, module.TOLERANCE, name)
+        if suffix(name) == ".onnx":
+            keep(written, name, parity)
         written.replace(path)
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error.strerror or error}.") from error
     finally:
         written.unlink(missing_ok=True)
     return parity
-
-
-def trace_onnx(network: Network, example: Tensor, path: Path) -> None:
-    """Write what torch.export sees of the forward pass: input `x`, output `logits`, the batch left free.
-
-    Raises:
-        ExportError: if torch cannot export it.
-
-    """
-    batch = torch.export.Dim("batch", min=1, max=2**20)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
-            torch.onnx.export(
-                network,
-                (example,),
-                str(path),
-                dynamo=True,
-                external_data=False,
-                input_names=["x"],
-                output_names=["logits"],
-                dynamic_shapes=({0: batch},),
-                verbose=False,
-            )
-    except torch.onnx.errors.OnnxExporterError as error:
-        raise ExportError(f"torch cannot export the network: {str(error).strip().splitlines()[0]}") from error
 
 
 @torch.no_grad()
@@ -147,39 +133,6 @@ def check(parity: Parity, tolerance: tuple[float, float], target: str) -> None:
             f"{target}: the file does not agree with the network: {parity}; allowed: max |difference| {largest:.2g}, "
             f"another class in {others:.1%} of the samples."
         )
-
-
-def session(path: Path | str) -> Run:
-    """Function that runs an ONNX file in onnxruntime, on the CPU, its arithmetic left as written.
-
-    Raises:
-        ExportError: if the file cannot be read or run.
-
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # Left on, these fuse int8 products into kernels that saturate on CPUs without VNNI, or round activations again.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    try:
-        made = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
-        raise ExportError(f"onnxruntime cannot run {path}: {str(error).splitlines()[0]}") from error
-    name = made.get_inputs()[0].name
-    return lambda x: torch.from_numpy(made.run(None, {name: x.numpy()})[0])
-
-
-def _keep(path: Path, target: str, parity: Parity) -> None:
-    """Store the target and the parity in the file's metadata."""
-    import onnx
-
-    model = onnx.load(path)
-    kept = {"target": target, **{key: str(value) for key, value in parity._asdict().items()}}
-    for key, value in kept.items():
-        model.metadata_props.add(key=f"edgepep.{key}", value=value)
-    onnx.save(model, path)
 
 
 @cache

@@ -1,8 +1,12 @@
-"""Where models/ and export/ are: inside the package in a wheel, beside it in a checkout."""
+"""Where models/, export/ and results/ are: inside the package in a wheel, beside it in a checkout."""
 
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
-SHARE = _PACKAGE / "share" if (_PACKAGE / "share").is_dir() else _PACKAGE.parent
+_INSTALLED = (_PACKAGE / "share").is_dir()
+SHARE = _PACKAGE / "share" if _INSTALLED else _PACKAGE.parent
 MODELS = SHARE / "models"
 EXPORT = SHARE / "export"
+SETS = SHARE / "results" / "sets"
+RUNS = (Path() if _INSTALLED else SHARE) / "results" / "runs"
+"""Of a checkout; a wheel has no results, and keeps new ones where the user is."""

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from edgepep.export import trace_onnx
 from edgepep.network import Network
-from edgepep.neurons import Leaky
+from edgepep.neurons import Spiking
+from edgepep.onnx_files import trace_onnx
 from edgepep.synapses import Quantiser
 
 TOLERANCE = (1e-3, 0.001)
@@ -15,9 +15,9 @@ TOLERANCE = (1e-3, 0.001)
 
 def suits(network: Network) -> bool:
     """Whether the network is neither spiking nor quantised."""
-    return not any(isinstance(module, (Leaky, Quantiser)) for module in network.modules())
+    return not any(isinstance(module, (Spiking, Quantiser)) for module in network.modules())
 
 
 def save(network: Network, example: Tensor, path: Path) -> None:
     """Write the network's forward pass: input `x` [batch, ...], output `logits` [batch, classes]."""
-    trace_onnx(network, example, path)
+    trace_onnx(network, (example,), path)

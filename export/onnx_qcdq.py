@@ -9,7 +9,7 @@ from torch import Tensor
 
 from edgepep.errors import ExportError
 from edgepep.network import Network
-from edgepep.neurons import Leaky
+from edgepep.neurons import Spiking
 from edgepep.synapses import Quantiser
 
 TOLERANCE = (0.05, 0.001)
@@ -22,7 +22,7 @@ OPSET = 20
 def suits(network: Network) -> bool:
     """Whether the network has quantised activations, and no spikes."""
     modules = list(network.modules())
-    return any(isinstance(m, Quantiser) for m in modules) and not any(isinstance(m, Leaky) for m in modules)
+    return any(isinstance(m, Quantiser) for m in modules) and not any(isinstance(m, Spiking) for m in modules)
 
 
 def save(network: Network, example: Tensor, path: Path) -> None:

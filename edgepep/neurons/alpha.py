@@ -52,13 +52,19 @@ class Alpha(Spiking):
         self.hold("beta", beta, 0.0, 1.0, learn_beta)
         if (torch.as_tensor(self.alpha) <= torch.as_tensor(self.beta)).any():
             raise EdgepepError(f"alpha is {alpha} and beta {beta}; alpha must be above beta.")
+        fixed = isinstance(self.alpha, float) and isinstance(self.beta, float)
+        given = torch.as_tensor(alpha), torch.as_tensor(beta)
+        self._tau = float(_tau(*given)) if fixed else None  # rounded as snnTorch does
 
     def advance(self, state: State, current: Tensor) -> tuple[State, Tensor]:
         """One step: both currents, their weighted sum, the reset, fire."""
         excitatory, inhibitory, potential = state
         reset = self.above(potential)
-        alpha, beta = (torch.as_tensor(v, dtype=_own(v, current)).clamp(0, 1) for v in (self.alpha, self.beta))
-        tau = torch.log(alpha) / (torch.log(beta) - torch.log(alpha)) + 1
+        alpha, beta = self.alpha, self.beta
+        tau: float | Tensor | None = self._tau
+        if tau is None:
+            alpha, beta = (torch.as_tensor(v, dtype=current.dtype).clamp(0, 1) for v in (alpha, beta))
+            tau = _tau(alpha, beta)
         decayed = beta * inhibitory - current
         excited = alpha * excitatory + current
         potential = tau * (excited + decayed)
@@ -71,5 +77,6 @@ class Alpha(Spiking):
         return (excited, decayed, potential), self.fire(potential)
 
 
-def _own(value: float | Tensor, current: Tensor) -> torch.dtype:
-    return value.dtype if isinstance(value, Tensor) else current.dtype
+def _tau(alpha: Tensor, beta: Tensor) -> Tensor:
+    alpha, beta = alpha.clamp(0, 1).log(), beta.clamp(0, 1).log()
+    return alpha / (beta - alpha) + 1

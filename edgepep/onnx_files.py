@@ -1,0 +1,144 @@
+"""ONNX files: traced by torch, run in onnxruntime, with what is known of them in their metadata."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.onnx
+from torch import Tensor, nn
+
+from edgepep.errors import ExportError
+
+Run = Callable[[Tensor], Tensor]
+
+
+def free(name: str) -> torch.export.Dim:
+    """A size that a graph leaves free."""
+    return torch.export.Dim(name, min=1, max=2**20)
+
+
+def trace_onnx(
+    module: nn.Module,
+    examples: tuple[Tensor, ...],
+    path: Path,
+    inputs: Sequence[str] = ("x",),
+    outputs: Sequence[str] = ("logits",),
+    sizes: Sequence[dict[int, torch.export.Dim]] | None = None,
+) -> None:
+    """Write what torch.export sees of a module's forward.
+
+    Args:
+        module: in evaluation mode.
+        examples: its inputs; no size of theirs that is to be free may be 1.
+        path: file to write.
+        inputs: their names.
+        outputs: names of its answers.
+        sizes: of each input, the axes that are left free; else the first.
+
+    Raises:
+        ExportError: if torch cannot export it.
+
+    """
+    batch = free("batch")
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet():
+            warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
+            torch.onnx.export(
+                module,
+                examples,
+                str(path),
+                dynamo=True,
+                external_data=False,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=_shapes(module, sizes or [{0: batch} for _ in examples]),
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        said = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ExportError(f"torch cannot export the network: {said}") from error
+
+
+def _shapes(module: nn.Module, sizes: Sequence[dict[int, torch.export.Dim]]) -> tuple[Any, ...]:
+    """Free axes in the form of the forward's signature, where *arguments are one tuple."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    named = [p for p in parameters if p.kind is not p.VAR_POSITIONAL]
+    if len(named) == len(parameters):
+        return tuple(sizes)
+    return (*sizes[: len(named)], tuple(sizes[len(named) :]))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep from the log what torch's compiler says of guards that an export does not have."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def session(path: Path | str) -> Run:
+    """Function that runs an ONNX file of one input and one output in onnxruntime, its arithmetic left as written.
+
+    Raises:
+        ExportError: if the file cannot be read or run.
+
+    """
+    run = Runner(str(path))
+    name = run.inputs[0]
+    return lambda x: run({name: x})[0]
+
+
+class Runner:
+    """An ONNX file in onnxruntime, on the CPU, its arithmetic left as written; called with inputs by name.
+
+    Args:
+        model: a file's path, or its bytes.
+
+    Raises:
+        ExportError: if the file cannot be read or run.
+
+    """
+
+    def __init__(self, model: str | bytes) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # Left on, these fuse int8 products into kernels that saturate on CPUs without VNNI, or round activations again.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        try:
+            self.made = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
+            said = str(error).splitlines()[0]
+            raise ExportError(f"onnxruntime cannot run {model if isinstance(model, str) else 'it'}: {said}") from error
+        self.inputs = [value.name for value in self.made.get_inputs()]
+        self.outputs = [value.name for value in self.made.get_outputs()]
+
+    def __call__(self, given: dict[str, Tensor]) -> list[Tensor]:
+        """Outputs, in order."""
+        answers = self.made.run(None, {name: value.numpy() for name, value in given.items()})
+        return [torch.from_numpy(answer) for answer in answers]
+
+
+def keep(path: Path, target: str, parity: Any) -> None:
+    """Store the target and the parity in the file's metadata."""
+    import onnx
+
+    model = onnx.load(path)
+    kept = {"target": target, **{key: str(value) for key, value in parity._asdict().items()}}
+    for key, value in kept.items():
+        model.metadata_props.add(key=f"edgepep.{key}", value=value)
+    onnx.save(model, path)
