@@ -49,7 +49,7 @@ def build(recipe: Recipe, seed: int, device: str) -> Network:
     if tuple(posts[-1].shape) != (2, info.classes):
         raise _impossible(recipe, len(layers) - 1, h, f"the output must be {info.classes} values, one a class")
     sources = [table.reads for table in recipe.network.layers]
-    network = Network(layers, encode, sources, recipe.time.window if recipe.time else None).to(device)
+    network = Network(layers, encode, sources, (recipe.time.window if recipe.time else None) or "auto").to(device)
     network.freeze(*recipe.network.frozen)
     return network
 

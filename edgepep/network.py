@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from edgepep import windows
@@ -26,7 +28,8 @@ class Network(nn.Module):
             stands for the layer before it. The first layer's entry must be None.
         window: of a spiking network, time steps after which the next layers run: memory then does not grow with the
             number of steps. None runs layer by layer over all of time, which is what rules need that carry an error
-            back through time.
+            back through time. "auto" does so for them, and goes in windows that fit a cache for whoever does not need
+            the currents of every step.
 
     Raises:
         EdgepepError: if there is no layer, a layer names one that does not come before it, or windows are impossible.
@@ -38,7 +41,7 @@ class Network(nn.Module):
         layers: Sequence[Layer],
         encode: nn.Module | None = None,
         sources: Sequence[Sequence[int] | None] | None = None,
-        window: int | None = None,
+        window: int | Literal["auto"] | None = "auto",
     ) -> None:
         super().__init__()
         if not layers:
@@ -58,21 +61,24 @@ class Network(nn.Module):
         self.window = window
 
     @property
-    def window(self) -> int | None:
-        """Time steps in a window; None: all."""
+    def window(self) -> int | str | None:
+        """Time steps in a window; None: all; "auto": as it suits who asks."""
         return self._window
 
     @window.setter
-    def window(self, window: int | None) -> None:
-        if window is not None:
+    def window(self, window: int | str | None) -> None:
+        if isinstance(window, int):
             windows.refuse_if_impossible(self, window)
+        elif window not in (None, "auto"):
+            raise EdgepepError(f"window is {window!r}; it must be a number of time steps, None or 'auto'.")
         self._window = window
+        self._at_will = window == "auto" and windows.possible(self)
         for layer in self.chain:
-            layer.in_windows = window is not None and layer.over_time
+            layer.in_windows = isinstance(window, int) and layer.over_time
 
     def forward(self, x: Tensor) -> Tensor:
         """Answer of the last layer: logits [batch, classes]."""
-        for activity in self.stream(x):
+        for activity in self.stream(x, currents="none"):
             output = activity.post
             del activity
         return self.readout(output)
@@ -81,16 +87,21 @@ class Network(nn.Module):
         """Logits [batch, classes] from the last layer's post."""
         return self.chain[-1].read(post)
 
-    def stream(self, x: Tensor, name: str = FORWARD) -> Iterator[Activity]:
+    def stream(
+        self, x: Tensor, name: str = FORWARD, currents: Literal["all", "first", "none"] = "all"
+    ) -> Iterator[Activity]:
         """Run layer by layer, yielding one Activity a layer; what the caller does not keep is freed as it goes.
 
         Args:
             x: data [batch, ...].
             name: the name of this pass among the phases of a step.
+            currents: of a spiking network, which are needed at every step of time: those of all layers, of the first
+                for a modulated pass, or none. What is not needed may be left out, and the rest given as its mean.
 
         """
-        if self.window is not None:
-            yield from windows.stream(self, x, name)
+        in_cache = self._at_will and currents != "all" and not torch.is_grad_enabled()
+        if isinstance(self._window, int) or (in_cache and not torch.compiler.is_exporting()):
+            yield from windows.stream(self, x, name, in_cache and currents == "first")
             return
         posts: dict[int, Tensor] = {}
         for i in range(len(self.chain)):
@@ -122,7 +133,7 @@ class Network(nn.Module):
             changed: the first layer's weights are not those of `start` any more.
 
         """
-        if self.window is not None:
+        if isinstance(start, windows.Start):
             again = windows.modulated(self, start, feedback, error, fixed, shift, changed)
             del start  # the pass lets go of it when it can
             yield from again

@@ -122,7 +122,7 @@ class SpikingTable(Table):
     """What stands for a layer's activity, and what the readout reads."""
     trace_decay: Annotated[float, Field(gt=0, lt=1)] = 0.95
     window: Positive | None = None
-    """Steps of time after which the next layer runs; without it each layer runs over all of time."""
+    """Steps of time after which the next layer runs; without it as it suits the rule."""
     compiled: bool = False
     """Scan over time by torch.compile."""
 

@@ -23,6 +23,7 @@ from edgepep.time_axis import each_step, shifted, through
 if TYPE_CHECKING:
     from edgepep.network import Network
 
+_IN_CACHE = 2**17
 Carried = dict[nn.Module, State]
 First = Callable[[int, int], tuple[Tensor, Tensor]]
 """Input and current of the first layer's synapses from one step to another."""
@@ -48,9 +49,35 @@ def refuse_if_impossible(network: Network, window: int) -> None:
             raise EdgepepError(f"layer {layer.name} has a BatchNorm, whose statistics are over all time steps.")
 
 
-def stream(network: Network, x: Tensor, name: str) -> Iterator[Activity]:
-    """Run on data, yielding one Activity a layer."""
-    yield from _all_of_time(network, x, name, *_from_data(network, x, name, None))
+def possible(network: Network) -> bool:
+    """Whether the network can run in windows."""
+    try:
+        refuse_if_impossible(network, 1)
+    except EdgepepError:
+        return False
+    return True
+
+
+def stream(network: Network, x: Tensor, name: str, keep: bool) -> Iterator[Activity]:
+    """Run on data, yielding one Activity a layer.
+
+    Args:
+        network: that can.
+        x: data [batch, ...].
+        name: of the pass.
+        keep: the first layer's current at every step, for a modulated pass that then need not compute it again.
+
+    """
+    pre, current, first = _from_data(network, x, name, None)
+    if keep and pre is None:
+        layer, steps = network.chain[0], _length(network, x)
+        with phase(name, layer.name):
+            code, current = first(0, steps)
+            read = layer.read(code)
+            pre = read.expand(steps, *read.shape)
+            del code
+        first = _sliced(pre, current)
+    yield from _all_of_time(network, x, name, pre, current, first)
 
 
 def modulated(
@@ -65,17 +92,17 @@ def modulated(
         pre = shifted(start.pre, error, feedback)
     with phase(SECOND, layer.name):
         rows = None if changed else layer.answer_to(feedback, len(error), fixed)
+        first: First | None
         data, current = start.data, start.current
         del start
-        constant = current.numel() > 0
-        if constant:
+        if current.numel() and current.stride(0) == 0:  # constant
             current = each_step(layer.synapses, pre) if rows is None else shifted(current, error, rows)
+            first = _sliced(pre, current)
         else:
             rows = linear_part(layer.synapses, feedback) if rows is None else rows
             offset = (error @ rows.flatten(1)).view(len(error), *rows.shape[1:])
-    if constant:
-        first: First = _sliced(pre, current)
-    else:
+            first = _less(pre, current, offset) if current.numel() and not changed else None
+    if first is None:
         _, current, first = _from_data(network, data, SECOND, offset)
     yield from _all_of_time(network, data, SECOND, pre, current, first)
 
@@ -105,9 +132,9 @@ def _all_of_time(
     before: list[Tensor | None] = [None] * count
     after: list[Tensor | None] = [None] * count
     carried: Carried = {}
-    assert network.window is not None
-    for a in range(0, steps, network.window):
-        window = _one_window(network, first, a, min(a + network.window, steps), carried, {}, name)
+    size = network.window if isinstance(network.window, int) else _fitting(network, len(x), current)
+    for a in range(0, steps, size):
+        window = _one_window(network, first, a, min(a + size, steps), carried, {}, name)
         for i, (given, answer) in enumerate(window):
             decode = network.chain[i].decode
             if i or pre is None:
@@ -187,6 +214,18 @@ def _from_data(
 
 def _sliced(pre: Tensor, current: Tensor) -> First:
     return lambda a, b: (pre[a:b], current[a:b])
+
+
+def _less(pre: Tensor, current: Tensor, offset: Tensor) -> First:
+    return lambda a, b: (pre[a:b], current[a:b] - offset)
+
+
+def _fitting(network: Network, batch: int, current: Tensor) -> int:
+    """Steps whose currents in the first layer stay in a processor's cache."""
+    if current.numel():
+        return max(1, _IN_CACHE // current[0].numel())
+    weight: Tensor | None = getattr(network.chain[0].synapses, "weight", None)
+    return 1 if weight is None else max(1, _IN_CACHE // (batch * len(weight)))
 
 
 def _length(network: Network, x: Tensor) -> int:

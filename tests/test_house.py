@@ -33,7 +33,7 @@ def reaches(names, *modules):
     return sorted(n for n in names if any(n == m or n.startswith(m + ".") for m in modules))
 
 
-ORDER = ["local", "time_axis", "layer", "network", "rule", "rules", "build", "training", "cli"]
+ORDER = ["local", "time_axis", "layer", "network", "rule", "rules", "build", "training", "reproduction", "cli"]
 
 
 @pytest.mark.parametrize("name", ORDER)

@@ -22,7 +22,7 @@ NEED_CURRENTS |= {
 }
 
 
-def spiking(window=None, code=Repeat, decode=Rate, first=Leaky, dtype=torch.float64):
+def spiking(window="auto", code=Repeat, decode=Rate, first=Leaky, dtype=torch.float64):
     torch.manual_seed(0)
     layers = [
         Layer(nn.Linear(20, 16, bias=False), nn.Sequential(first(), Dropout(0.2, over_time=True)), None, decode()),
@@ -49,12 +49,12 @@ def trained(rule, batch, steps=3, **options):
     return network, losses
 
 
-@pytest.mark.parametrize("window", [1, 4, 11, 100])
+@pytest.mark.parametrize("window", [1, 4, 11, 100, "auto"])
 @pytest.mark.parametrize("code", [Repeat, Poisson, Latency])
 @pytest.mark.parametrize("decode", [Rate, Trace])
 @pytest.mark.parametrize("rule", ["pepita", "mempepita", "frozen_hidden", "backprop"])
 def test_windows_change_nothing(rule, decode, code, window, batch):
-    whole, losses = trained(rule, batch, code=code, decode=decode)
+    whole, losses = trained(rule, batch, code=code, decode=decode, window=None)
     split, others = trained(rule, batch, code=code, decode=decode, window=window)
     torch.testing.assert_close(losses, others, rtol=1e-9, atol=1e-9)
     for one, other in zip(whole.parameters(), split.parameters(), strict=True):

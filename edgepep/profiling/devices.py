@@ -11,8 +11,8 @@ from edgepep import plugins
 from edgepep.build import rule_class, rule_options
 from edgepep.errors import EdgepepError
 from edgepep.profiling.costs import DeviceMemory, RuleCosts, costs
-from edgepep.profiling.energy import read
 from edgepep.profiling.subject import Subject
+from edgepep.toml_files import read
 
 PARTS = Path(__file__).parent / "devices.toml"
 CODE = 16 * 1024

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgepep import plugins
 from edgepep.errors import EdgepepError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from edgepep.toml_files import read
 
 TABLES = Path(__file__).parent / "energy.toml"
 
@@ -58,14 +52,3 @@ def table(name: str) -> CostTable:
     except (TypeError, ValueError, AttributeError) as error:
         said = "mac and add are tables of numbers by precision, byte a number"
         raise EdgepepError(f"{path}: [{name}] needs source, mac, add and byte: {said} ({error}).") from error
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a TOML file of tables."""
-    try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return tables
-    except OSError as error:
-        raise EdgepepError(f"cannot read {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise EdgepepError(f"{path}: not TOML: {error}.") from error

@@ -20,7 +20,7 @@ def time_local(rule: Pepita, x: Tensor, target: Tensor) -> Outcome:
     if any(layer.learns and layer.updater is None for layer in rule.network.chain):
         raise EdgepepError("variant 'time_local' changes weights between the passes: it needs InPlaceSGD.")
     start: Activity | None = None
-    for layer, activity in zip(rule.network.chain, rule.network.stream(x), strict=True):
+    for layer, activity in zip(rule.network.chain, rule.network.stream(x, currents=rule.currents), strict=True):
         start = start or activity
         if layer is not output:
             answer = layer.read(activity.post)

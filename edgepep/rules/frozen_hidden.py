@@ -19,10 +19,10 @@ class FrozenHidden(Rule):
     @torch.no_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Run forward once; the last layer learns."""
-        for activity in self.network.stream(x):
+        output = self.network.chain[-1]
+        for activity in self.network.stream(x, currents="all" if output.over_time else "none"):
             pre, current, post = activity
             del activity
         logits = self.network.readout(post)
-        output = self.network.chain[-1]
         output.learn(pre, output.error_at_current(current, output_error(logits, target)), 1 / len(target))
         return Outcome(logits, target)

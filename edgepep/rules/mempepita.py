@@ -32,7 +32,7 @@ class Mempepita(_Pepita):
     def first_pass(self, x: Tensor) -> tuple[Activity, Iterator[Kept], Tensor]:
         """Logits now; each layer's activity when it is asked for."""
         logits = self.network(x)
-        again = self.network.stream(x, AGAIN)
+        again = self.network.stream(x, AGAIN, self.currents)
         start = next(again)
         head = drain(deque([self.keep(self.network.chain[0], start)]))
         return start, chain(head, self.keep_others(again)), logits

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -195,10 +196,15 @@ class Pepita(Rule):
 
     def first_pass(self, x: Tensor) -> tuple[Activity, Iterator[Kept], Tensor]:
         """The first layer's activity, then what each layer's update needs of this pass, and the logits."""
-        stream = self.network.stream(x)
+        stream = self.network.stream(x, currents=self.currents)
         start = next(stream)
         kept = deque([self.keep(self.network.chain[0], start), *self.keep_others(stream)])
         return start, drain(kept), kept[-1][1]
+
+    @property
+    def currents(self) -> Literal["all", "first"]:
+        """Whose currents at every time step the rule needs."""
+        return "all" if self.adversarial or self.network.chain[-1].over_time else "first"
 
     def keep_others(self, stream: Iterator[Activity]) -> Iterator[Kept]:
         """What to keep of each layer after the first, as the stream comes to it."""

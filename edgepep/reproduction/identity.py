@@ -1,0 +1,92 @@
+"""What makes two runs the same run: everything that determines its outcome, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, NamedTuple
+
+from edgepep.models import Recipe
+
+
+class Identity(NamedTuple):
+    """A run's own: the digest of all but its seed, and the seed."""
+
+    setting: str
+    seed: int
+
+    @property
+    def short(self) -> str:
+        """Eight characters for the name of a file."""
+        return digest([self.setting, self.seed])[:8]
+
+
+class Plan(NamedTuple):
+    """A run that is to be there."""
+
+    recipe: Recipe
+    changes: dict[str, Any]
+    rule: str
+    seed: int
+    epochs: int
+    identity: Identity
+    """What it is stored by."""
+    set_name: str
+
+    @property
+    def label(self) -> str:
+        """Name of its file, without the suffix: recipe, changes, rule and seed."""
+        return "-".join([self.recipe.name, *words(self.changes), self.rule, str(self.seed)])
+
+
+def words(changes: dict[str, Any], between: str = "") -> list[str]:
+    """Changes of a recipe in short, such as steps10; tables of rules are not named."""
+    found = []
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            found += words(value, between) if key != "rules" else []
+        else:
+            found.append("".join(c for c in f"{key}{between}{value}" if c.isalnum() or c in "._- ="))
+    return found
+
+
+def setting(recipe: Recipe, rule: str, epochs: int) -> str:
+    """Digest of all that determines a run but its seed.
+
+    What a recipe says of itself (name, description, source, published figures) and its tables for other rules do not
+    count, nor does where a value stands: a rate in the rule's own table is the same as one in the recipe's.
+    """
+    training = recipe.settings(rule).model_dump()
+    del training["epochs"]  # a run's own may differ
+    table: dict[str, Any] = {
+        "dataset": recipe.dataset,
+        "network": _network(recipe.under(rule)),
+        "training": training,
+        "quantized": recipe.precision and recipe.precision.model_dump(exclude_none=True),
+        "spiking": recipe.time and recipe.time.model_dump(exclude_none=True),
+        "rule": rule,
+        "options": recipe.options(rule),
+        "epochs": epochs,
+    }
+    if recipe.head:
+        table["head"] = recipe.head.model_dump() | {"options": recipe.options(recipe.head.rule)}
+    elif rule == "last_layer" and table["options"].get("layers", 1) == 1:  # the same rule, weight for weight
+        table |= {"rule": "frozen_hidden", "options": {}}
+    return digest(table)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _network(recipe: Recipe) -> dict[str, Any]:
+    """The network's table with every layer's neurons named, and none at the output."""
+    table = recipe.network.model_dump(exclude_none=True)
+    everywhere = table.pop("neurons")
+    *hidden, output = table["layers"]
+    for layer in hidden:
+        layer.setdefault("neurons", everywhere)
+    output["neurons"] = "identity"
+    return table

@@ -1,0 +1,100 @@
+"""Runs in several processes at once, which end when they are done, when they are told to, and with their parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from edgepep.reproduction.identity import Plan
+from edgepep.reproduction.runner import Said, Where, perform
+
+
+class _Worker:
+    """A process that does one run after the other."""
+
+    def __init__(self, where: Where) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process: SpawnProcess = context.Process(target=_serve, args=(theirs, where), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.plan: Plan | None = None
+
+    def give(self, plan: Plan) -> None:
+        """Have a run done."""
+        self.plan = plan
+        self.connection.send(plan)
+
+    def hear(self) -> Said | None:
+        """What the process says, or None once its run is over; a process that died says that its run failed."""
+        try:
+            said: Said | None = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            error = f"its process ended with exit code {self.process.exitcode}"
+            return Said(self.plan, "failed", error=error) if self.plan else None
+        return said
+
+    def end(self) -> None:
+        """Stop the process, whatever it is doing."""
+        self.process.terminate()
+        self.process.join()
+        self.connection.close()
+
+
+def at_once(plans: Sequence[Plan], where: Where, jobs: int) -> Iterator[Said]:
+    """Do runs in so many processes; leaving the iterator stops them."""
+    waiting = deque(plans)
+    workers: list[_Worker] = []
+    try:
+        while waiting or any(worker.plan for worker in workers):
+            while waiting and len(workers) < jobs:
+                workers.append(_Worker(where))
+            for worker in workers:
+                if waiting and not worker.plan:
+                    worker.give(waiting.popleft())
+            heard = wait([worker.connection for worker in workers if worker.plan])
+            for worker in [worker for worker in workers if worker.connection in heard]:
+                said = worker.hear()
+                if said is None:
+                    worker.plan = None
+                    continue
+                if said.what == "busy":
+                    waiting.append(said.plan)
+                yield said
+                if worker.process.exitcode is not None:
+                    workers.remove(worker)
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+def _serve(connection: Connection, where: Where) -> None:
+    """Do the runs that come, until there are no more."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    while True:
+        try:
+            plan = connection.recv()
+        except EOFError:
+            return
+        for said in perform(plan, where):
+            connection.send(said)
+        connection.send(None)
+
+
+def _end_with_parent() -> None:
+    """End this process at once when its parent has gone, however it went: nobody hears it any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
