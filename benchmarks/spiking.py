@@ -47,7 +47,7 @@ class Loop(nn.Module):
         return torch.stack(answers).mean(0)
 
 
-def ours(loop: Loop, code: nn.Module, window: int | None = None) -> Network:
+def ours(loop: Loop, code: nn.Module, window: int | str | None = "auto") -> Network:
     """The same network, with copies of the same weights."""
     hidden = Layer(copy.deepcopy(loop.fc1), Leaky(BETA), None, Rate())
     return Network([hidden, Layer(copy.deepcopy(loop.fc2), None, Rate())], code, window=window)
@@ -66,6 +66,7 @@ def forward(steps: int, batch: int) -> str:
         "snnTorch, loop": run(loop, frames),
         "edgepep": run(ours(loop, Frames()), by_sample),
         "edgepep, windows of 1": run(ours(loop, Frames(), 1), by_sample),
+        "edgepep, over all of time": run(ours(loop, Frames(), None), by_sample),
         "edgepep, compiled scan": run(_compiled(ours(loop, Frames())), by_sample),
         "snnTorch, constant current": run(loop, constant),
         "edgepep, constant current": run(ours(loop, Repeat(steps)), constant),
@@ -97,7 +98,7 @@ def bptt(steps: int, x: Tensor, y: Tensor, poisson: bool) -> Run:
     return step
 
 
-def rule(kind: type, steps: int, x: Tensor, y: Tensor, poisson: bool, window: int | None = None) -> Run:
+def rule(kind: type, steps: int, x: Tensor, y: Tensor, poisson: bool, window: int | str | None = "auto") -> Run:
     """One of edgepep's rules, each layer's update applied in place."""
     network = ours(Loop(steps), Poisson(steps) if poisson else Repeat(steps), window)
     made = kind(network, x)
@@ -129,8 +130,8 @@ def memory() -> str:
     x, y = batch_of(64)
     peaks = {"snnTorch, BPTT, T 100": peak_bytes(bptt(100, x, y, False))}
     for steps in (25, 100, 200):
-        for window in (None, 1):
-            name = f"pepita, T {steps}" + (", windows of 1" if window else "")
+        for window in ("auto", 1):
+            name = f"pepita, T {steps}" + (", windows of 1" if window == 1 else "")
             peaks[name] = peak_bytes(rule(Pepita, steps, x, y, False, window))
     base = peaks["snnTorch, BPTT, T 100"]
     rows = [f"  {name:<28} {peak / 2**20:8.2f} MiB   {peak / base:6.3f}" for name, peak in peaks.items()]

@@ -101,7 +101,7 @@ class Network(nn.Module):
         """
         in_cache = self._at_will and currents != "all" and not torch.is_grad_enabled()
         if isinstance(self._window, int) or (in_cache and not torch.compiler.is_exporting()):
-            yield from windows.stream(self, x, name, in_cache and currents == "first")
+            yield from windows.stream(self, x, name, in_cache)
             return
         posts: dict[int, Tensor] = {}
         for i in range(len(self.chain)):

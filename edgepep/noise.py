@@ -6,7 +6,8 @@ draw is a hash of (key, i), in 32-bit integers that wrap, so that every device g
 The hash is the "lowbias32" finaliser found by Wellons 2018 (hash-prospector; its constants are facts of the search).
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def _mix_(h: Tensor) -> Tensor:
 
 
 def key(*parts: int | Tensor, device: torch.device | str | None = None) -> Tensor:
-    """One int32 key from what a draw is for, say (seed, step, place); each part may be a 0-d int32 tensor."""
+    """One int32 key from what a draw is for, say (seed, step, place); each part may be an int32 tensor, 0-d or [n]."""
     h = torch.zeros((), dtype=torch.int32, device=device)
     for part in parts:
         wrapped = part if isinstance(part, Tensor) else (part + 2**31) % 2**32 - 2**31
@@ -36,12 +37,17 @@ def key(*parts: int | Tensor, device: torch.device | str | None = None) -> Tenso
 
 def bits(shape: Sequence[int], key: Tensor) -> Tensor:
     """Uniform signed 32-bit integers of the given shape, on the key's device."""
-    size = 1
-    for n in shape:
-        size *= n
-    count_draws(size)
-    index = torch.arange(size, dtype=torch.int32, device=key.device)
-    return _mix_(index.mul_(_GOLDEN).add_(key)).view(tuple(shape))
+    (drawn,) = series(shape, key.view(1))
+    return drawn
+
+
+def series(shape: Sequence[int], keys: Tensor) -> Iterator[Tensor]:
+    """What `bits` gives for each of some keys [n]."""
+    size = math.prod(shape)
+    index = torch.arange(size, dtype=torch.int32, device=keys.device).mul_(_GOLDEN)
+    for key in keys:
+        count_draws(size)
+        yield _mix_(index + key).view(tuple(shape))
 
 
 def bernoulli(shape: Sequence[int], probability: float, key: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from edgepep.time_axis import each_step, shifted, through
 if TYPE_CHECKING:
     from edgepep.network import Network
 
-_IN_CACHE = 2**17
+_IN_CACHE = 2**16
 Carried = dict[nn.Module, State]
 First = Callable[[int, int], tuple[Tensor, Tensor]]
 """Input and current of the first layer's synapses from one step to another."""

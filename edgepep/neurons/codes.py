@@ -98,9 +98,9 @@ class Poisson(Repeat):
         _refuse_outside(x, "Poisson")
         level = (x * 2.0**16).sub_(2.0**15)
         spikes = x.new_empty(stop - start, *x.shape)
-        for pair in range(start // 2, (stop + 1) // 2):  # each number's two halves serve two steps
-            key = noise.key(self.seed, self.place, self.step, pair, device=x.device)
-            bits = noise.bits(x.shape, key)
+        pairs = torch.arange(start // 2, (stop + 1) // 2, dtype=torch.int32, device=x.device)
+        keys = noise.key(self.seed, self.place, self.step, pairs, device=x.device)
+        for pair, bits in enumerate(noise.series(x.shape, keys), start // 2):  # a number's halves serve two steps
             for t in (2 * pair, 2 * pair + 1):
                 if start <= t < stop:
                     half = bits >> 16 if t % 2 else (bits << 16) >> 16
