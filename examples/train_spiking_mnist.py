@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 import edgepep
-from edgepep import datasets, export, training
+from edgepep import datasets, export, spikeplots, training
 
 
 def choose(dataset: str) -> str:
@@ -38,11 +38,7 @@ def learn(recipe: edgepep.Recipe, rule: str, epochs: int, train: datasets.Data, 
 
 def plot(network: edgepep.Network, x, curves: dict[str, list[float]], out: Path) -> None:
     """Save the spikes that one image evokes, and the learning curves."""
-    spikes = next(network.eval().stream(x)).post[:, 0].detach()
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    axes.scatter(*spikes.nonzero(as_tuple=True), s=6, marker="|", color="black")
-    axes.set(xlabel="time step", ylabel="hidden neuron", title="Spikes evoked by one image")
-    figure.savefig(out / "raster.png", dpi=150)
+    spikeplots.raster(network, x).savefig(out / "raster.png", dpi=150)
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for (rule, curve), style in zip(curves.items(), ("o-", "s--"), strict=True):
         axes.plot(range(1, len(curve) + 1), curve, style, color="black", label=rule.replace("_", " "))

@@ -1,0 +1,5 @@
+"""`python -m edgepep`: the command line."""
+
+from edgepep.cli import main
+
+main()
