@@ -222,8 +222,8 @@ def _less(pre: Tensor, current: Tensor, offset: Tensor) -> First:
 
 def _fitting(network: Network, batch: int, current: Tensor) -> int:
     """Steps whose currents in the first layer stay in a processor's cache."""
-    if current.numel():
-        return max(1, _IN_CACHE // current[0].numel())
+    if current.numel():  # where the currents of all steps are held, a few more at a time take no more
+        return max(1, _IN_CACHE * (1 if current.stride(0) == 0 else 4) // current[0].numel())
     weight: Tensor | None = getattr(network.chain[0].synapses, "weight", None)
     return 1 if weight is None else max(1, _IN_CACHE // (batch * len(weight)))
 
