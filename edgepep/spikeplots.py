@@ -131,11 +131,17 @@ def rates(network: Network, x: Tensor, bins: int = 20) -> Figure:
 
 
 def accuracy_against_steps(results: Mapping[str, Mapping[int, float | Sequence[float]]]) -> Figure:
-    """Test accuracy against the number of time steps, a line for each of what is compared.
+    """Test accuracy against the number of time steps; see `accuracy_against`."""
+    return accuracy_against(results, "time steps")
+
+
+def accuracy_against(results: Mapping[str, Mapping[int, float | Sequence[float]]], axis: str) -> Figure:
+    """Test accuracy against a number, a line for each of what is compared.
 
     Args:
-        results: by name, by number of time steps: an accuracy in percent, or one for each seed, drawn as their mean
+        results: by name, by number: an accuracy in percent, or one for each seed, drawn as their mean
             with bars of one standard deviation.
+        axis: what the number counts.
 
     Raises:
         EdgepepError: if there is nothing to draw.
@@ -156,7 +162,7 @@ def accuracy_against_steps(results: Mapping[str, Mapping[int, float | Sequence[f
         axes.set_xscale("log")
     axes.set_xticks(every, [str(s) for s in every])
     axes.set_xticks([], minor=True)
-    axes.set(xlabel="time steps", ylabel="test accuracy, %")
+    axes.set(xlabel=axis, ylabel="test accuracy, %")
     axes.grid(axis="y", color="0.85", linewidth=0.6)
     if len(results) > 1:
         axes.legend(fontsize=9)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgepep.errors import EdgepepError
 from edgepep.reproduction.sets import Cell, RunSet
 from edgepep.reproduction.store import Result
-from edgepep.reproduction.table import Stored, by_steps, results_of
+from edgepep.reproduction.table import Stored, along, results_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,12 +33,14 @@ def save(chosen: RunSet, stored: Stored, folder: Path) -> list[Path]:
 
     """
     figures = {"curves": curves(chosen, stored)}
-    steps = {name: {n: v for n, v in values.items() if v} for name, values in by_steps(chosen, stored).items()}
-    if chosen.about.against_steps and any(steps.values()):
-        from edgepep.spikeplots import accuracy_against_steps
+    axis = chosen.about.against
+    found = along(chosen, stored, axis) if axis else {}
+    lines = {name: {n: v for n, v in values.items() if v} for name, values in found.items()}
+    if axis and any(lines.values()):
+        from edgepep.spikeplots import accuracy_against
 
-        named = {name.replace("_", " "): values for name, values in steps.items() if values}
-        figures["steps"] = accuracy_against_steps(named)
+        named = {" ".join(name).replace("_", " "): values for name, values in lines.items() if values}
+        figures[axis.split()[-1]] = accuracy_against(named, axis)
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,8 @@ class CellTable(Table):
     """Some rules on one recipe."""
 
     recipe: str
+    line: str | None = None
+    """What to call the cell where results are set against steps or bits; else the recipe's name."""
     rules: Annotated[list[str], Field(min_length=1)]
     changes: dict[str, Any] = Field(default_factory=dict)
     """Of the recipe, as `Recipe.but` takes them."""
@@ -56,7 +58,8 @@ class SetTable(Table):
     """Of the figures that the recipes hold."""
     controls: list[str] = Field(default_factory=lambda: ["frozen_hidden"])
     slowness: bool = False
-    against_steps: bool = False
+    against: Literal["time steps", "weight bits"] | None = None
+    """What a further table and figure set the accuracy against."""
     cells: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
@@ -64,6 +67,7 @@ class Cell(NamedTuple):
     """Some rules on one recipe, read."""
 
     recipe: Recipe
+    line: str
     changes: dict[str, Any]
     rules: list[str]
     settings: dict[str, str]
@@ -75,6 +79,12 @@ class Cell(NamedTuple):
     def title(self) -> str:
         """Name of the recipe, with what is changed in it."""
         return ", ".join([self.recipe.name, *words(self.changes, " = ")])
+
+    def at(self, axis: str) -> int | None:
+        """Number of time steps, or of bits of the weights (32 for floats), if the cell has one."""
+        if axis == "time steps":
+            return self.recipe.time.steps if self.recipe.time else None
+        return self.recipe.precision.weight_bits if self.recipe.precision else 32
 
     def plan(self, rule: str, seed: int, set_name: str = "") -> Plan:
         """One run of the cell."""
@@ -150,7 +160,7 @@ def _cell(about: SetTable, i: int, given: dict[str, Any], path: Path) -> Cell:
     }
     trained = dict.fromkeys([*table.rules, *about.controls])
     settings = {rule: setting(recipe, rule, recipe.settings(rule).epochs) for rule in trained}
-    return Cell(recipe, table.changes, table.rules, settings, published, curve)
+    return Cell(recipe, table.line or recipe.name, table.changes, table.rules, settings, published, curve)
 
 
 def _known(given: list[str], place: str, path: Path) -> None:

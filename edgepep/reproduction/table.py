@@ -66,8 +66,8 @@ def sheets(chosen: RunSet, stored: Stored) -> list[Sheet]:
     """All tables of a set."""
     found = [_accuracies(chosen, stored)]
     found += [_curve(chosen, cell, rule, stored) for cell in chosen.cells for rule in cell.curve]
-    if chosen.about.against_steps:
-        found.append(_against_steps(chosen, stored))
+    if chosen.about.against:
+        found.append(_against(chosen, stored, chosen.about.against))
     if chosen.about.slowness:
         found.append(_slowness(chosen, stored))
     return found
@@ -126,26 +126,27 @@ def _curve(chosen: RunSet, cell: Cell, rule: str, stored: Stored) -> Sheet:
     return Sheet(f"test accuracy along the learning curve of {rule} on {cell.title}, %", head, rows)
 
 
-def by_steps(chosen: RunSet, stored: Stored) -> dict[str, dict[int, list[float]]]:
-    """Accuracies by network and rule, by number of time steps, where there are at least two such numbers."""
-    found: dict[str, dict[int, list[float]]] = {}
+def along(chosen: RunSet, stored: Stored, axis: str) -> dict[tuple[str, str], dict[int, list[float]]]:
+    """Accuracies by line and rule, by number of time steps or bits, where there are at least two such numbers."""
+    found: dict[tuple[str, str], dict[int, list[float]]] = {}
     for cell in chosen.cells:
-        if cell.recipe.time is None:
+        number = cell.at(axis)
+        if number is None:
             continue
         for rule in [*cell.rules, *chosen.about.controls]:
             values = figure(results_of(cell, rule, stored)).values
-            found.setdefault(f"{cell.recipe.name} {rule}", {})[cell.recipe.time.steps] = values
+            found.setdefault((cell.line, rule), {})[number] = values
     return {name: values for name, values in found.items() if len(values) > 1}
 
 
-def _against_steps(chosen: RunSet, stored: Stored) -> Sheet:
-    found = by_steps(chosen, stored)
-    steps = sorted({step for values in found.values() for step in values})
+def _against(chosen: RunSet, stored: Stored, axis: str) -> Sheet:
+    found = along(chosen, stored, axis)
+    numbers = sorted({number for values in found.values() for number in values})
     rows = [
-        (*name.split(), *(str(Figure(values[step])) if step in values else NONE for step in steps))
-        for name, values in found.items()
+        (*name, *(str(Figure(values[n])) if n in values else NONE for n in numbers)) for name, values in found.items()
     ]
-    return Sheet("test accuracy against time steps, %", ("network", "rule", *(f"{step} steps" for step in steps)), rows)
+    unit = axis.split()[-1]
+    return Sheet(f"test accuracy against {axis}, %", ("network", "rule", *(f"{n} {unit}" for n in numbers)), rows)
 
 
 def _slowness(chosen: RunSet, stored: Stored) -> Sheet:
