@@ -36,6 +36,8 @@ class CellTable(Table):
     """Some rules on one recipe."""
 
     recipe: str
+    title: str | None = None
+    """What to call the cell in tables; else the recipe's name and its changes."""
     line: str | None = None
     """What to call the cell where results are set against steps or bits; else the recipe's name."""
     rules: Annotated[list[str], Field(min_length=1)]
@@ -67,6 +69,7 @@ class Cell(NamedTuple):
     """Some rules on one recipe, read."""
 
     recipe: Recipe
+    own_title: str | None
     line: str
     changes: dict[str, Any]
     rules: list[str]
@@ -78,7 +81,7 @@ class Cell(NamedTuple):
     @property
     def title(self) -> str:
         """Name of the recipe, with what is changed in it."""
-        return ", ".join([self.recipe.name, *words(self.changes, " = ")])
+        return self.own_title or ", ".join([self.recipe.name, *words(self.changes, " = ")])
 
     def at(self, axis: str) -> int | None:
         """Number of time steps, or of bits of the weights (32 for floats), if the cell has one."""
@@ -160,7 +163,7 @@ def _cell(about: SetTable, i: int, given: dict[str, Any], path: Path) -> Cell:
     }
     trained = dict.fromkeys([*table.rules, *about.controls])
     settings = {rule: setting(recipe, rule, recipe.settings(rule).epochs) for rule in trained}
-    return Cell(recipe, table.line or recipe.name, table.changes, table.rules, settings, published, curve)
+    return Cell(recipe, table.title, table.line or recipe.name, table.changes, table.rules, settings, published, curve)
 
 
 def _known(given: list[str], place: str, path: Path) -> None:
