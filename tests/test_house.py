@@ -55,7 +55,7 @@ def test_training_profiling_and_export_do_not_know_each_other():
 
 def test_nothing_imports_the_command_line():
     for path in FILES:
-        assert not reaches(imported(path), "edgepep.cli"), path.name
+        assert path.name == "__main__.py" or not reaches(imported(path), "edgepep.cli"), path.name
 
 
 def test_rules_know_no_library_of_layers():
