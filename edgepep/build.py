@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from edgepep import datasets, plugins, rules, spiking
 from edgepep.composite import PerLayer
 from edgepep.errors import EdgepepError, RecipeError
+from edgepep.integer_weights import REACH, with_integer_weights
 from edgepep.local import transports
 from edgepep.network import Layer, Network
 from edgepep.neurons import Dropout
@@ -138,6 +139,9 @@ def _layer(recipe: Recipe, i: int, table: LayerTable, classes: int, h: Tensor, s
     synapses = _synapses(recipe, i, table, classes, pre, over_time)
     if table.synapses != "none":
         initialise_(synapses, recipe.network.initialisation)
+        if recipe.precision and recipe.precision.weights == "integer":
+            reach = recipe.precision.output_reach or 16.0 if last else recipe.precision.reach or REACH
+            synapses = with_integer_weights(synapses, recipe.precision.weight_bits, seed=seed, reach=reach)
     current = each_step(synapses, pre) if over_time else synapses(pre)
     return Layer(
         synapses,
@@ -152,7 +156,8 @@ def _preparation(recipe: Recipe, i: int, table: LayerTable, last: bool) -> list[
     if recipe.time and last:
         return [spiking.decoder(recipe.time), *modules]  # linear: it may read one value rather than every step
     if recipe.precision and not recipe.time:  # spikes need no rounding
-        modules.append(Quantiser(recipe.precision.activation_bits if i else recipe.precision.input_bits))
+        bits = recipe.precision.activation_bits if i else recipe.precision.input_bits
+        modules.append(Quantiser(bits, recipe.precision.scales["power_of_two"]))
     return modules
 
 
@@ -161,13 +166,15 @@ def _synapses(recipe: Recipe, i: int, table: LayerTable, classes: int, pre: Tens
     features = classes if table.features == "classes" else table.features
     if table.synapses == "none":
         return nn.Identity()
-    bias, bits = recipe.network.bias, recipe.precision.weight_bits if recipe.precision else None
+    shadow = recipe.precision is not None and recipe.precision.weights == "shadow"
+    bias, bits = recipe.network.bias, recipe.precision.weight_bits if recipe.precision and shadow else None
+    scales = recipe.precision.scales if recipe.precision else {}
     if table.synapses == "linear":
         if len(shape) != 1:
             raise _impossible(
                 recipe, i, pre, f'linear synapses read one axis, not {list(shape)}; prepare = ["flatten"]'
             )
-        return linear(shape[0], features, bias=bias, bits=bits)
+        return linear(shape[0], features, bias=bias, bits=bits, **scales)
     if len(shape) != 3:
         raise _impossible(recipe, i, pre, f"conv synapses read [channels, height, width], not {list(shape)}")
     kernel, stride, padding = _pair(table.kernel), _pair(table.stride), table.padding
@@ -186,7 +193,7 @@ def _synapses(recipe: Recipe, i: int, table: LayerTable, classes: int, pre: Tens
                 raise _impossible(recipe, i, pre, f"a kernel that reaches over {reach} does not fit {list(shape[1:])}")
     if shape[0] % table.groups or features % table.groups:
         raise _impossible(recipe, i, pre, f"{table.groups} groups do not divide {shape[0]} and {features} channels")
-    return conv(shape[0], features, kernel, bias=bias, bits=bits, **shaped)
+    return conv(shape[0], features, kernel, bias=bias, bits=bits, **shaped, **scales)
 
 
 def _pair(value: int | list[int]) -> tuple[int, int]:

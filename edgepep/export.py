@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -62,7 +63,7 @@ def suffix(name: str) -> str:
     return str(getattr(_target(name), "SUFFIX", ".onnx"))
 
 
-def save(network: Network, path: Path | str, target: str, inputs: Tensor) -> Any:
+def save(network: Network, path: Path | str, target: str, inputs: Tensor, **options: Any) -> Any:
     """Write a network, run the file on real inputs, and keep how it agrees in the file itself.
 
     Args:
@@ -70,6 +71,7 @@ def save(network: Network, path: Path | str, target: str, inputs: Tensor) -> Any
         path: file to write.
         target: a target's name, or "onnx".
         inputs: [n, ...], real ones: the more, the surer the comparison.
+        **options: of the target, such as opset=20 of onnx_qcdq.
 
     Returns:
         A Parity, or what the target compares by.
@@ -88,10 +90,13 @@ def save(network: Network, path: Path | str, target: str, inputs: Tensor) -> Any
     module = _target(name)
     if not module.suits(network):
         raise ExportError(f"the target {name} does not suit this network: {describe(name)}")
+    allowed = list(inspect.signature(module.save).parameters)[3:]
+    for option in options:
+        plugins.check(f"option of {name}", option, allowed)
     written = path.with_name(path.name + ".new")
     try:
         with torch.no_grad():
-            module.save(copy.deepcopy(network).cpu().eval(), inputs[:2].cpu(), written)
+            module.save(copy.deepcopy(network).cpu().eval(), inputs[:2].cpu(), written, **options)
         if hasattr(module, "check"):  # a target that compares what it wrote by itself
             parity: Any = module.check(network, written, inputs)
         else:

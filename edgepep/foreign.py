@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -51,8 +52,7 @@ def stand_for(path: str, module: nn.Module, steps: int | None) -> Stand:
             )
         return Stand(_spiking(path, module), None, True)
     if kind in ("QuantReLU", "QuantIdentity"):
-        if getattr(module, "return_quant_tensor", False):
-            raise ConversionError(f"{path} ({kind}) returns Brevitas' own tensors; set return_quant_tensor=False.")
+        _refuse_activation_quantiser(path, module)
         if any(getattr(m, "counter", None) == 0 for m in module.modules()):  # Brevitas counts the batches it has seen
             raise ConversionError(f"{path} ({kind}) has no scale yet; run the module on some batches in train() first.")
         module = copy.deepcopy(module)  # set to its scale; the user's own stays in the mode it is in
@@ -64,6 +64,61 @@ def stand_for(path: str, module: nn.Module, steps: int | None) -> Stand:
         f"{path} ({kind}) has no counterpart; there are snntorch's {', '.join(_POPULATIONS)}, and "
         "brevitas.nn.QuantReLU and QuantIdentity."
     )
+
+
+def refuse_quantised_synapses(path: str, module: Any) -> None:
+    """Raise ConversionError for Brevitas' synapses that no rule could train as they are."""
+    if not hasattr(module, "weight_quant"):
+        return
+    where = f"{path} ({type(module).__name__})"
+    if module.return_quant_tensor:
+        raise ConversionError(f"{where} returns Brevitas' own tensors; set return_quant_tensor=False.")
+    for name, side in (("input_quant", "before"), ("output_quant", "after")):
+        if getattr(module, name).is_quant_enabled:
+            raise ConversionError(
+                f"{where} has an {name}, whose scale would change in every pass; put a QuantIdentity {side} it instead."
+            )
+    quant = module.weight_quant.tensor_quant
+    if module.weight_quant.is_quant_enabled and _levels(quant) < 1:
+        raise ConversionError(
+            f"{where} has integer weights of {_bits(quant)} bits, which hold nothing but 0; take 2 or more, or for 1 "
+            "edgepep.quantisers.SignedBinaryWeightPerTensorMean."
+        )
+    learning = [name for name, p in module.weight_quant.named_parameters() if p.requires_grad]
+    if learning:
+        raise ConversionError(
+            f"{where} has a weight quantiser that learns ({', '.join(learning)}), for which no rule has a gradient; "
+            "take one whose scale follows from the weights, or freeze it with requires_grad_(False)."
+        )
+
+
+def _refuse_activation_quantiser(path: str, module: Any) -> None:
+    """Raise ConversionError for QuantReLU and QuantIdentity that round to nothing sensible."""
+    where = f"{path} ({type(module).__name__})"
+    if module.return_quant_tensor:
+        raise ConversionError(f"{where} returns Brevitas' own tensors; set return_quant_tensor=False.")
+    if not module.act_quant.is_quant_enabled:
+        return
+    quant = module.act_quant.fused_activation_quant_proxy.tensor_quant
+    if _levels(quant) < 1:
+        raise ConversionError(f"{where} has codes of {_bits(quant)} bits, which hold nothing but 0; take 1 or more.")
+    if type(module).__name__ == "QuantReLU" and module.act_quant.is_signed:
+        raise ConversionError(
+            f"{where} has signed codes, of which the negative half is never used; take an unsigned quantiser, such as "
+            "Uint8ActPerTensorFloat, or a QuantIdentity."
+        )
+
+
+def _bits(quant: Any) -> int:
+    return int(quant.msb_clamp_bit_width_impl())
+
+
+def _levels(quant: Any) -> float:
+    """Codes above the lowest of an integer quantiser; infinite where that is not known."""
+    if not hasattr(quant, "int_quant") or not hasattr(quant.int_quant, "max_int"):
+        return math.inf
+    bits = quant.msb_clamp_bit_width_impl()
+    return float(quant.int_quant.max_int(bits) - quant.int_quant.min_int(bits)) if bits > 0 else 0.0
 
 
 def _spiking(path: str, module: Any) -> Spiking:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from edgepep.errors import EdgepepError
+from edgepep.fakequant import quick
 from edgepep.local import Gradient, accumulate_, linear_part, weight_gradient
 from edgepep.phases import UPDATE, phase
+from edgepep.stand_in import StandIn
 from edgepep.time_axis import each_step, pull_back_through, through
 
 if TYPE_CHECKING:
@@ -61,10 +63,10 @@ class Layer(nn.Module):
         """Answer an input [batch, ...], or [time, batch, ...] over time."""
         if self.over_time:
             pre = each_step(self.prepare, x)
-            current = each_step(self.synapses, pre)
+            current = each_step(quick(self.synapses), pre)
         else:
             pre = through(self.prepare, x)
-            current = self.synapses(pre)
+            current = quick(self.synapses)(pre)
         return Activity(pre, current, through(self.neurons, current))
 
     def read(self, x: Tensor) -> Tensor:
@@ -126,9 +128,18 @@ class Layer(nn.Module):
         if self.updater is not None:
             self.updater.apply(parameter, gradient, scale)
             return
+        self.refuse_codes(parameter)
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         accumulate_(parameter.grad, gradient, alpha=scale)
+
+    def refuse_codes(self, parameter: nn.Parameter) -> None:
+        """Raise EdgepepError if a parameter is integer codes, which no gradient held for an optimizer can change."""
+        if isinstance(parameter, StandIn):
+            raise EdgepepError(
+                f"layer {self.name} has integer weights, which a torch optimizer cannot change; make an InPlaceSGD of "
+                "the network."
+            )
 
     def forget(self) -> None:
         """Let go of what was left here for normalisations to learn from."""

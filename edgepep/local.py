@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from edgepep.errors import EdgepepError
+from edgepep.fakequant import quick, weight_used
 from edgepep.injection import Inject
 
 
@@ -102,7 +103,7 @@ def _padded(synapses: nn.Conv1d | nn.Conv2d, pre: Tensor) -> tuple[Tensor, list[
 def linear_part(synapses: nn.Module, x: Tensor) -> Tensor:
     """What x adds to the current of the synapses: their answer without the bias."""
     bias = getattr(synapses, "bias", None)
-    answer: Tensor = synapses(x)
+    answer = quick(synapses)(x)
     if bias is None:
         return answer
     features_last = isinstance(synapses, nn.Linear)
@@ -155,6 +156,15 @@ def _(synapses: nn.Conv1d | nn.Conv2d, pre: Tensor, delta: Tensor, matrix: Tenso
     return shaped
 
 
+def shrink_(synapses: nn.Module, share: float) -> None:
+    """Take a share off the weights of the synapses, in their own way if they have one."""
+    if hasattr(synapses, "shrink_"):
+        synapses.shrink_(share)  # type: ignore[operator]
+        return
+    weight: Tensor = synapses.weight  # type: ignore[assignment]
+    weight.mul_(1 - share)
+
+
 def transports(synapses: nn.Module) -> bool:
     """Whether an error goes down through weights of the synapses, in whose place a feedback may stand."""
     return isinstance(synapses, (nn.Linear, nn.Conv1d, nn.Conv2d))
@@ -164,12 +174,7 @@ def effective_weight(synapses: nn.Module) -> Tensor | None:
     """Weights as the synapses use them, quantised if they are; None if they have none to transport."""
     if not isinstance(synapses, (nn.Linear, nn.Conv1d, nn.Conv2d)):  # `transports`, in mypy's words
         return None
-    quantised = getattr(synapses, "quant_weight", None)
-    if quantised is None:
-        return synapses.weight.detach()
-    answer = quantised()
-    value: Tensor = getattr(answer, "value", answer)
-    return value.detach()
+    return weight_used(synapses)
 
 
 def respond(synapses: nn.Module, pre: Tensor, matrix: Tensor) -> Tensor:

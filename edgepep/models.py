@@ -63,7 +63,7 @@ class Recipe(Table):
             table = _without_reported(table)  # the figures are of another network, or other data
         return from_table(_merged(table, changes), self.name)
 
-    def quantized(self, bits: int = 8, **others: int) -> Recipe:
+    def quantized(self, bits: int = 8, **others: int | str) -> Recipe:
         """Return the same recipe with weights and activations of some bits."""
         return self.but(quantized={"weight_bits": bits, "activation_bits": bits, **others})
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgepep import windows
 from edgepep.errors import EdgepepError
+from edgepep.fakequant import quick
 from edgepep.layer import Activity, Layer
 from edgepep.phases import FORWARD, PROJECTION, SECOND, phase
 from edgepep.time_axis import each_step, shifted, through
@@ -198,7 +199,8 @@ class Network(nn.Module):
         with phase(SECOND, layer.name):
             if answer is not None:
                 return pre, shifted(start.current, error, answer)
-            return pre, each_step(layer.synapses, pre) if layer.over_time else layer.synapses(pre)
+            run = quick(layer.synapses)
+            return pre, each_step(run, pre) if layer.over_time else run(pre)
 
     def _gather(self, posts: dict[int, Tensor], i: int) -> Tensor:
         """Sum of the posts that layer i reads; those that no later layer reads are let go."""

@@ -35,10 +35,12 @@ def key(*parts: int | Tensor, device: torch.device | str | None = None) -> Tenso
     return h
 
 
-def bits(shape: Sequence[int], key: Tensor) -> Tensor:
-    """Uniform signed 32-bit integers of the given shape, on the key's device."""
-    (drawn,) = series(shape, key.view(1))
-    return drawn
+def bits(shape: Sequence[int], key: Tensor, start: int = 0) -> Tensor:
+    """Uniform signed 32-bit integers of the given shape, on the key's device; `start` leaves out that many."""
+    size = math.prod(shape)
+    count_draws(size)
+    index = torch.arange(start, start + size, dtype=torch.int32, device=key.device).mul_(_GOLDEN)
+    return _mix_(index.add_(key)).view(tuple(shape))
 
 
 def series(shape: Sequence[int], keys: Tensor) -> Iterator[Tensor]:

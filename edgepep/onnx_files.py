@@ -9,14 +9,18 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.onnx
 from torch import Tensor, nn
 
+from edgepep import plugins
 from edgepep.errors import ExportError
+from edgepep.folders import EXPORT
 
 Run = Callable[[Tensor], Tensor]
 
@@ -33,6 +37,7 @@ def trace_onnx(
     inputs: Sequence[str] = ("x",),
     outputs: Sequence[str] = ("logits",),
     sizes: Sequence[dict[int, torch.export.Dim]] | None = None,
+    opset: int | None = None,
 ) -> None:
     """Write what torch.export sees of a module's forward.
 
@@ -43,6 +48,7 @@ def trace_onnx(
         inputs: their names.
         outputs: names of its answers.
         sizes: of each input, the axes that are left free; else the first.
+        opset: else torch's own choice.
 
     Raises:
         ExportError: if torch cannot export it.
@@ -62,6 +68,7 @@ def trace_onnx(
                 output_names=list(outputs),
                 dynamic_shapes=_shapes(module, sizes or [{0: batch} for _ in examples]),
                 verbose=False,
+                opset_version=opset,
             )
     except torch.onnx.errors.OnnxExporterError as error:
         said = str(error.__cause__ or error).strip().splitlines()[0]
@@ -101,29 +108,22 @@ def session(path: Path | str) -> Run:
 
 
 class Runner:
-    """An ONNX file in onnxruntime, on the CPU, its arithmetic left as written; called with inputs by name.
+    """An ONNX file in onnxruntime, on the CPU; called with inputs by name.
 
     Args:
         model: a file's path, or its bytes.
+        preset: "parity", its arithmetic left as written, or "fast"; they are those of export/onnxruntime/infer.py.
 
     Raises:
         ExportError: if the file cannot be read or run.
 
     """
 
-    def __init__(self, model: str | bytes) -> None:
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        # Left on, these fuse int8 products into kernels that saturate on CPUs without VNNI, or round activations again.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    def __init__(self, model: str | bytes, preset: str = "parity") -> None:
         try:
-            self.made = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
-            said = str(error).splitlines()[0]
-            raise ExportError(f"onnxruntime cannot run {model if isinstance(model, str) else 'it'}: {said}") from error
+            self.made = _kit().session(model, preset)
+        except ValueError as error:
+            raise ExportError(f"{model}: {error}" if isinstance(model, str) else str(error)) from error
         self.inputs = [value.name for value in self.made.get_inputs()]
         self.outputs = [value.name for value in self.made.get_outputs()]
 
@@ -138,7 +138,20 @@ def keep(path: Path, target: str, parity: Any) -> None:
     import onnx
 
     model = onnx.load(path)
-    kept = {"target": target, **{key: str(value) for key, value in parity._asdict().items()}}
-    for key, value in kept.items():
-        model.metadata_props.add(key=f"edgepep.{key}", value=value)
+    for key, value in {"target": target, **_flat(parity)}.items():
+        model.metadata_props.add(key=f"edgepep.{key}", value=str(value))
     onnx.save(model, path)
+
+
+def _flat(fields: Any) -> dict[str, Any]:
+    """Fields of a named tuple, those of tuples in it as "outer.inner"."""
+    flat: dict[str, Any] = {}
+    for name, value in fields._asdict().items():
+        flat.update({f"{name}.{k}": v for k, v in _flat(value).items()} if hasattr(value, "_asdict") else {name: value})
+    return flat
+
+
+@cache
+def _kit() -> ModuleType:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return plugins.module_at(EXPORT / "onnxruntime" / "infer.py")

@@ -10,28 +10,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
+from edgepep.fakequant import rounded
 
-def linear(inputs: int, outputs: int, *, bias: bool, bits: int | None = None) -> nn.Module:
-    """Fully connected synapses, with weights quantised to some bits."""
+
+def linear(inputs: int, outputs: int, *, bias: bool, bits: int | None = None, **scales: bool) -> nn.Module:
+    """Fully connected synapses, with weights quantised to some bits; scales as for `quantisers.weights`."""
     if bits is None:
         return nn.Linear(inputs, outputs, bias=bias)
     from brevitas.nn import QuantLinear
 
-    return QuantLinear(inputs, outputs, bias=bias, weight_bit_width=bits)  # type: ignore[no-any-return]
+    from edgepep import quantisers
+
+    return QuantLinear(inputs, outputs, bias=bias, **quantisers.weights(bits, **scales))  # type: ignore[no-any-return]
 
 
 def conv(
     inputs: int, outputs: int, kernel: int | tuple[int, int], *, bias: bool, bits: int | None = None, **shape: Any
 ) -> nn.Module:
-    """Convolutional synapses in two dimensions, with weights quantised to some bits."""
+    """Convolutional synapses in two dimensions, with weights quantised to some bits; scales as for linear ones."""
     pads = shape.pop("pads", None)
+    scales = {key: shape.pop(key) for key in ("per_channel", "power_of_two") if key in shape}
     if pads is not None:
         return PaddedConv2d(inputs, outputs, kernel, pads=pads, bias=bias, **shape)
     if bits is None:
         return nn.Conv2d(inputs, outputs, kernel, bias=bias, **shape)
     from brevitas.nn import QuantConv2d
 
-    return QuantConv2d(inputs, outputs, kernel, bias=bias, weight_bit_width=bits, **shape)  # type: ignore[no-any-return]
+    from edgepep import quantisers
+
+    own = quantisers.weights(bits, **scales)
+    return QuantConv2d(inputs, outputs, kernel, bias=bias, **own, **shape)  # type: ignore[no-any-return]
 
 
 def same_pads(size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -118,17 +126,18 @@ class Quantiser(nn.Module):
 
     Args:
         bits: of the codes, which are unsigned: 0 and positive values only; or a Brevitas quantiser to use.
+        power_of_two: the scale is a power of two.
 
     """
 
-    def __init__(self, bits: int | nn.Module) -> None:
+    def __init__(self, bits: int | nn.Module, power_of_two: bool = False) -> None:
         super().__init__()
         if isinstance(bits, nn.Module):
             self.quantise = bits
         else:
-            from brevitas.nn import QuantReLU
+            from edgepep import quantisers
 
-            self.quantise = QuantReLU(bit_width=bits)
+            self.quantise = quantisers.activities(bits, power_of_two)
         self.quantise.eval()
 
     def train(self, mode: bool = True) -> Quantiser:
@@ -138,8 +147,7 @@ class Quantiser(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Round to the grid of the calibrated scale."""
-        rounded: Tensor = self.quantise(x)
-        return rounded
+        return rounded(self.quantise, x)
 
 
 @torch.no_grad()

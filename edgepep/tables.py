@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgepep.errors import RecipeError
 
@@ -96,9 +96,40 @@ def head_of(text: str) -> dict[str, object]:
 class QuantizedTable(Table):
     """Precision of weights and of what each layer reads, in bits."""
 
-    weight_bits: Annotated[int, Field(ge=2, le=8)] = 8
+    weight_bits: Annotated[int, Field(ge=1, le=8)] = 8
+    """1: sign x mean magnitude."""
     activation_bits: Annotated[int, Field(ge=2, le=8)] = 8
     input_bits: Annotated[int, Field(ge=2, le=8)] = 8
+    weights: Literal["shadow", "integer"] = "shadow"
+    """What is trained: floats behind the codes, or the codes themselves, by stochastic rounding."""
+    reach: Annotated[float, Field(gt=0)] | None = None
+    """Of integer weights: what the largest code stands for, in He's bounds; else 2."""
+    output_reach: Annotated[float, Field(gt=0)] | None = None
+    """The last layer's, whose weights grow; else 16."""
+    per_channel: bool | None = None
+    """A scale for each output channel's weights, rather than one a layer."""
+    power_of_two: bool | None = None
+    """Scales of weights and activities are powers of two."""
+
+    @property
+    def scales(self) -> dict[str, bool]:
+        """Options of quantised weights."""
+        return {"per_channel": bool(self.per_channel), "power_of_two": bool(self.power_of_two)}
+
+    @model_validator(mode="after")
+    def _codes(self) -> QuantizedTable:
+        from edgepep.integer_weights import BITS
+
+        if self.weights == "integer" and self.weight_bits not in BITS:
+            allowed = ", ".join(map(str, BITS))
+            raise ValueError(f'weights = "integer" takes weight_bits of {allowed}, not {self.weight_bits}')
+        if self.weights == "integer" and any(self.scales.values()):
+            raise ValueError('weights = "integer" have one scale a layer; take away per_channel and power_of_two')
+        if self.weights == "shadow" and (self.reach is not None or self.output_reach is not None):
+            raise ValueError('reach and output_reach are of weights = "integer"; others take their scale from floats')
+        if self.weight_bits == 1 and self.power_of_two:
+            raise ValueError("weight_bits = 1 is sign x mean, whose scale is no power of two")
+        return self
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

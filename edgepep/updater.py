@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from edgepep.errors import EdgepepError
 from edgepep.local import Gradient, Product, accumulate_
+from edgepep.stand_in import StandIn
 
 if TYPE_CHECKING:
     from edgepep.network import Network
@@ -73,6 +74,9 @@ class InPlaceSGD(torch.optim.SGD):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a state_dict of this class or of torch.optim.SGD."""
         super().load_state_dict(state_dict)
+        for state in self.state.values():
+            if "velocity_codes" in state:  # torch has made them floats, as it takes the weights to be
+                state["velocity_codes"] = state["velocity_codes"].to(torch.int8)
         self._followed.clear()
         self._group_of = {p: group for group in self.param_groups for p in group["params"]}
 
@@ -88,6 +92,9 @@ class InPlaceSGD(torch.optim.SGD):
                 "give it to `add_param_group`, or make the optimizer again."
             )
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        if isinstance(parameter, StandIn):
+            parameter.synapses.change_(gradient, scale, lr, momentum, decay, self.state[parameter])
+            return
         followed = self._followed.get(parameter)
         current = followed is not None and followed.update(parameter, gradient, scale, lr, momentum, decay)
         if momentum:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgepep.errors import EdgepepError
+from edgepep.fakequant import quick
 from edgepep.layer import Activity
 from edgepep.local import linear_part
 from edgepep.neurons.population import Spiking, State
@@ -96,7 +97,7 @@ def modulated(
         data, current = start.data, start.current
         del start
         if current.numel() and current.stride(0) == 0:  # constant
-            current = each_step(layer.synapses, pre) if rows is None else shifted(current, error, rows)
+            current = each_step(quick(layer.synapses), pre) if rows is None else shifted(current, error, rows)
             first = _sliced(pre, current)
         else:
             rows = linear_part(layer.synapses, feedback) if rows is None else rows
@@ -171,7 +172,7 @@ def _one_window(
                 pre, current = first(a, b)
             else:
                 pre = each_step(layer.prepare, network.gathered(posts, i))
-                current = each_step(layer.synapses, pre)
+                current = each_step(quick(layer.synapses), pre)
             posts[i] = _onward(layer.neurons, current, carried)
         yield pre, posts[i]
 
@@ -202,7 +203,7 @@ def _from_data(
 
     def run(a: int, b: int) -> tuple[Tensor, Tensor]:
         pre = each_step(layer.prepare, coded(a, b))
-        current = each_step(layer.synapses, pre)
+        current = each_step(quick(layer.synapses), pre)
         return pre, current if offset is None else current - offset
 
     if once and steps > 1 and coded(0, 2).stride(0) == 0:

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 from edgepep.errors import ConversionError
-from edgepep.foreign import is_foreign, stand_for
+from edgepep.foreign import is_foreign, refuse_quantised_synapses, stand_for
 from edgepep.local import weight_gradient
 from edgepep.neurons import Dropout, Spiking
 from edgepep.normalisation import NORMS, Norm
@@ -29,6 +29,7 @@ def has_update(module: nn.Module) -> bool:
 
 def refuse_what_would_not_learn(path: str, module: nn.Module) -> None:
     """Raise ConversionError for weights computed from others, and quantisers whose scale would have to learn."""
+    refuse_quantised_synapses(path, module)
     learning = {name for name, p in module.named_parameters() if p.requires_grad}
     hidden = ", ".join(sorted(learning - {"weight", "bias"}))
     if hidden or "weight" not in module._parameters:

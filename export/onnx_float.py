@@ -15,7 +15,8 @@ TOLERANCE = (1e-3, 0.001)
 
 def suits(network: Network) -> bool:
     """Whether the network is neither spiking nor quantised."""
-    return not any(isinstance(module, (Spiking, Quantiser)) for module in network.modules())
+    special = (isinstance(m, (Spiking, Quantiser)) or hasattr(m, "quant_weight") for m in network.modules())
+    return not any(special)
 
 
 def save(network: Network, example: Tensor, path: Path) -> None:

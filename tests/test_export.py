@@ -33,7 +33,7 @@ def test_files_agree_with_torch_at_every_batch_size(kind, operator, tmp_path):
     kinds = {node.op_type for node in model.graph.node}
     assert operator in kinds or (kind == "plain" and "MatMul" in kinds)
     kept = {p.key: p.value for p in model.metadata_props}
-    assert kept["edgepep.agreement"] == str(parity.agreement)
+    assert kept["edgepep.parity.agreement" if kind == "quantized" else "edgepep.agreement"] == str(parity.agreement)
     run = export.session(path)
     with torch.no_grad():
         for n in (1, 3, 64):

@@ -128,7 +128,9 @@ def _streamed(trace: Trace, shapes: frozenset[torch.Size]) -> set[Buffer]:
     }
     for operation in trace.operations:
         for buffer in operation.reads:
-            added = operation.pointwise and all(w.kind or w in candidates for w in operation.writes)
+            added = (operation.pointwise or buffer in operation.writes) and all(
+                w.kind or w in candidates for w in operation.writes
+            )
             if buffer in candidates and not added:
                 candidates.discard(buffer)
     return candidates

@@ -15,6 +15,7 @@ from edgepep import datasets, phases
 from edgepep.models import Recipe
 from edgepep.network import Network
 from edgepep.profiling.trace import Buffer, Trace, Watch, living_at
+from edgepep.rounding import parts
 from edgepep.rule import Rule
 from edgepep.updater import InPlaceSGD
 
@@ -72,7 +73,7 @@ def observe(
         rule(x, target)
         optimizer.step()
     memory = {kind: _bytes(tensors) for kind, tensors in fixed.items()}
-    shapes = frozenset(p.shape for p in rule.network.parameters())
+    shapes = frozenset(shape for p in rule.network.parameters() for shape in parts(p))
     peak, moment = _peak(watch.trace, shapes)
     macs = watch.trace.macs_by("phase")
     return Costs(name or type(rule).__name__.lower(), len(target), macs, memory | peak, moment, watch.trace, shapes)
@@ -84,7 +85,7 @@ def _peak(trace: Trace, shapes: frozenset[torch.Size]) -> tuple[dict[str, int], 
     highest, moment, kept = 0, "", set[Buffer]()
     for now, alive in living_at(trace):
         here = trace.operations[now].phase
-        if here != phases.FORWARD and not kept:
+        if here not in (phases.FORWARD, phases.DRAW) and not kept:
             kept = {b for b in alive if b.phase == phases.FORWARD}
         total = sum(b.size for b in alive)
         if total > highest:

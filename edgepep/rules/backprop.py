@@ -136,6 +136,8 @@ class Backprop(Rule):
         return posts
 
     def _update(self, layer: Layer, parameter: nn.Parameter) -> None:
-        if layer.updater is not None and parameter.grad is not None and not self._held_back:
+        if layer.updater is None:
+            layer.refuse_codes(parameter)
+        elif parameter.grad is not None and not self._held_back:
             layer.updater.apply(parameter, parameter.grad)
             parameter.grad = None

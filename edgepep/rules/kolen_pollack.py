@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from edgepep.credit import weights_of
+from edgepep.local import shrink_
 from edgepep.network import Layer, Network
 from edgepep.rule import Traits, within
 from edgepep.rules.feedback_alignment import FeedbackAlignment
@@ -58,5 +59,4 @@ class KolenPollack(FeedbackAlignment):
         """Decay both; the update that they share is the weights' own."""
         if self.decay and layer.learns:
             self.gap(i).mul_(1 - self.decay)
-            weight: Tensor = layer.synapses.weight  # type: ignore[assignment]
-            weight.mul_(1 - self.decay)
+            shrink_(layer.synapses, self.decay)

@@ -1,0 +1,81 @@
+"""Quantised ONNX files beside the fp32 file of the same network, in onnxruntime: size, and time by preset.
+
+python -m benchmarks.onnx_quantized [--threads N]
+
+Dense networks of ReLUs, without and with biases. "fast, no VNNI" is the preset `fast` as a processor gets it whose
+8-bit products would clip; its time here is what the detour costs, not what such a processor takes.
+"""
+
+import argparse
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.rounds import interleaved, table
+from edgepep import export, load, plugins
+from edgepep.folders import EXPORT
+from edgepep.models import Recipe
+from edgepep.synapses import calibrate
+
+WIDTHS = ([1024], [2048, 2048], [256, 256, 256])
+BATCHES = (1, 64)
+
+
+def recipe_of(widths: list[int], bias: bool) -> Recipe:
+    """784 inputs, hidden layers of some widths, 10 classes."""
+    layers: list[dict[str, object]] = [{"synapses": "linear", "features": width} for width in widths]
+    layers.append({"synapses": "linear", "features": "classes"})
+    layers[0]["prepare"] = ["flatten"]
+    return load("mnist-fc").but(network={"layers": layers, "bias": bias})
+
+
+def written(recipe: Recipe, x: torch.Tensor, path: Path) -> str:
+    """Export, and return the path."""
+    network = recipe.build()
+    calibrate(network, [x])
+    export.save(network, path, "onnx", x)
+    return str(path)
+
+
+def compare(widths: list[int], bias: bool, folder: Path, threads: int) -> str:
+    """Sizes and times of one network's files."""
+    kit = plugins.module_at(EXPORT / "onnxruntime" / "infer.py")
+    x, plain = torch.rand(1000, 1, 28, 28), recipe_of(widths, bias)
+    files = {"fp32": written(plain, x, folder / "fp32.onnx")}
+    for bits in (8, 4):
+        files[f"int{bits}"] = written(plain.quantized(bits), x, folder / f"int{bits}.onnx")
+    files["int8, per channel"] = written(plain.quantized(8, per_channel=True), x, folder / "channel.onnx")
+    sizes = {name: Path(path).stat().st_size for name, path in files.items()}
+    runs = {"fp32": kit.load(files["fp32"], "parity", threads)}
+    for name in list(files)[1:]:
+        for preset in ("fast", "parity"):
+            runs[f"{name}, {preset}"] = kit.load(files[name], preset, threads)
+    kit.saturates = lambda: True
+    runs["int8, fast, no VNNI"] = kit.load(files["int8"], "fast", threads)
+    name = "-".join(map(str, [784, *widths, 10])) + (", biases" if bias else "")
+    lines = [f"{name}: bytes, ratio"]
+    lines += [f"  {file:<20} {size:9d}   {size / sizes['fp32']:6.3f}" for file, size in sizes.items()]
+    for batch in BATCHES:
+        given = np.ascontiguousarray(x[:batch].numpy())
+        timings = interleaved({n: partial(run, given) for n, run in runs.items()}, "fp32")
+        lines.append(table(f"{name}, batch {batch}: ms, ratio [10 %, 90 %]", timings))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    threads = parser.parse_args().threads
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for widths in WIDTHS:
+            print(compare(widths, False, Path(folder), threads), flush=True)
+        print(compare(WIDTHS[0], True, Path(folder), threads), flush=True)
+
+
+if __name__ == "__main__":
+    main()
