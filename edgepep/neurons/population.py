@@ -101,7 +101,7 @@ class Spiking(nn.Module):
 
     def advance(self, state: State, current: Tensor) -> tuple[State, Tensor]:
         """Go on by one step: from the state and a current [batch, ...] to the next state and the spikes."""
-        raise NotImplementedError
+        raise EdgepepError(f"{type(self).__name__} neurons define no step: write their `advance`.")
 
     def rest(self, current: Tensor) -> State:
         """State before the first step, for a current [batch, ...]."""
