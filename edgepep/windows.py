@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from edgepep.divisible import possible, refuse_if_impossible
 from edgepep.errors import EdgepepError
 from edgepep.fakequant import quick
 from edgepep.layer import Activity
@@ -24,6 +24,8 @@ from edgepep.time_axis import each_step, shifted, through
 if TYPE_CHECKING:
     from edgepep.network import Network
 
+__all__ = ["Start", "modulated", "possible", "readouts", "refuse_if_impossible", "stream"]
+
 _IN_CACHE = 2**16
 Carried = dict[nn.Module, State]
 First = Callable[[int, int], tuple[Tensor, Tensor]]
@@ -34,29 +36,6 @@ class Start(Activity):
     """The first layer's activity, with the data that it came from."""
 
     data: Tensor
-
-
-def refuse_if_impossible(network: Network, window: int) -> None:
-    """Raise EdgepepError unless the network can run in windows of some steps."""
-    if window < 1:
-        raise EdgepepError(f"window is {window}; it must be at least 1 time step.")
-    timed = [layer.over_time for layer in network.chain]
-    if not timed[0]:
-        raise EdgepepError("the network has no time axis to go through in windows.")
-    if timed != sorted(timed, reverse=True):
-        raise EdgepepError("a layer over time follows one that is not; windows need the layers over time first.")
-    for layer in network.chain:
-        if layer.over_time and any(isinstance(m, _BatchNorm) for m in layer.modules()):
-            raise EdgepepError(f"layer {layer.name} has a BatchNorm, whose statistics are over all time steps.")
-
-
-def possible(network: Network) -> bool:
-    """Whether the network can run in windows."""
-    try:
-        refuse_if_impossible(network, 1)
-    except EdgepepError:
-        return False
-    return True
 
 
 def stream(network: Network, x: Tensor, name: str, keep: bool) -> Iterator[Activity]:

@@ -184,3 +184,31 @@ def test_truncated_backpropagation_through_time(size, batch):
 def test_truncation_needs_time():
     with pytest.raises(EdgepepError, match="no time axis"):
         rule_class("backprop")(Network([Layer(nn.Linear(3, 2))]), torch.zeros(2, 3), truncate=5)
+
+
+class Adaptive(nn.Module):
+    """Neurons over time that edgepep does not know: they begin anew wherever they are called."""
+
+    def forward(self, current):
+        return current.cumsum(0)
+
+
+@pytest.mark.parametrize(
+    ("neurons", "decode", "reads", "said"),
+    [
+        (Adaptive(), Rate(), Rate(), "Adaptive would begin anew"),
+        (nn.Sequential(Leaky(), Dropout(0.1)), Rate(), Rate(), "Dropout would begin anew"),
+        (Leaky(), Trace(), Rate(), "by its own decoder"),
+        (Leaky(), Trace(0.9), Trace(0.5), "by its own decoder"),
+    ],
+)
+def test_what_windows_would_change_runs_over_all_of_time(neurons, decode, reads, said, batch):
+    x = batch[0].float()
+    layers = [Layer(nn.Linear(20, 16), neurons, None, decode), Layer(nn.Linear(16, 4), None, reads)]
+    network = Network(layers, Repeat(T)).eval()
+    with torch.no_grad():
+        got = network(x)
+        network.window = None
+        assert torch.equal(got, network(x))
+    with pytest.raises(EdgepepError, match=said):
+        network.window = 3
