@@ -42,6 +42,8 @@ def train(
     data_dir: DataDir = None,
     out: Annotated[Optional[Path], typer.Option(help="Run directory to make; else one under runs/.")] = None,  # noqa: UP045
     dataset: Annotated[Optional[str], typer.Option(help="Else the recipe's.")] = None,  # noqa: UP045
+    weight_bits: Annotated[Optional[int], typer.Option(help="Quantize weights, 1 to 8; else the recipe's.")] = None,  # noqa: UP045
+    activation_bits: Annotated[Optional[int], typer.Option(help="Quantize activities, 2 to 8.")] = None,  # noqa: UP045
     freeze: Annotated[Optional[list[str]], typer.Option(help="Names of layers that rest, such as 0 or '[01]'.")] = None,  # noqa: UP045
     head: Annotated[Optional[str], typer.Option(help="Another rule for the last layers: NAME, or NAME:LAYERS.")] = None,  # noqa: UP045
     diagnose: Annotated[int, typer.Option(help="Measure the rule's credit every so many steps; 0 for never.")] = 0,
@@ -54,6 +56,9 @@ def train(
     chosen = models.load(recipe)
     if dataset:
         chosen = chosen.but(dataset=dataset)
+    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
+    if any(value is not None for value in bits.values()):
+        chosen = chosen.but(quantized={key: value for key, value in bits.items() if value is not None})
     if freeze:
         chosen = chosen.but(network={"frozen": [*chosen.network.frozen, *freeze]})
     if head:

@@ -52,6 +52,26 @@ def test_train_evaluate_export(run, tmp_path):
     refused(run("train", "digits-fc", "--epochs", "1", "--out", "one"), "one", "exists already")
 
 
+def test_bits_of_any_recipe(run, tmp_path):
+    code, _, _ = run("train", "digits-fc", "--epochs", "1", "--weight-bits", "4", "--out", "four")
+    assert code == 0
+    about = json.loads((tmp_path / "four" / "run.json").read_text())["recipe"]["quantized"]
+    assert (about["weight_bits"], about["activation_bits"]) == (4, 8)
+    assert "same class 1000" in run("export", "four")[1]
+    refused(
+        run("train", "digits-fc", "--weight-bits", "0"),
+        "quantized.weight_bits",
+        "greater than or equal to 1",
+        "given: 0",
+    )
+    refused(
+        run("train", "digits-fc", "--activation-bits", "1"),
+        "quantized.activation_bits",
+        "greater than or equal to 2",
+        "given: 1",
+    )
+
+
 def test_a_file_that_answers_otherwise_than_the_rule_says_so(run):
     run("train", "digits-fc", "--rule", "forward_forward", "--epochs", "1", "--out", "ff")
     assert "answers in one pass" in run("export", "ff")[1]
