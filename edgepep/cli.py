@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from edgepep.errors import EdgepepError
+from edgepep.export_command import export
 from edgepep.reproduction.command import reproduce, results
 
 if TYPE_CHECKING:
     from edgepep.diagnostics import Diagnostics
-
-SAMPLES = 1000  # real inputs on which an export is compared
 
 app = typer.Typer(
     name="edgepep",
@@ -141,30 +140,7 @@ def profile(
     print(page(Asked(**given)))
 
 
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
-    format: Annotated[str, typer.Option(help="onnx, or a target's name (`edgepep targets`).")] = "onnx",
-    out: Annotated[Optional[Path], typer.Option(help="File to write; else one in the run directory.")] = None,  # noqa: UP045
-    data_dir: DataDir = None,
-) -> None:
-    """Write a run's network in another form, run what was written, and compare the two on real samples."""
-    from edgepep import checkpoint, datasets
-    from edgepep import export as exporting
-
-    read = checkpoint.read(run)
-    target = exporting.choose(format, read.network)
-    data = datasets.load(read.recipe.dataset, False, data_dir)
-    if len(data) < SAMPLES:
-        data = datasets.load(read.recipe.dataset, True, data_dir)
-    path = out or run / f"{read.recipe.name}{exporting.suffix(target)}"
-    parity = exporting.save(read.network, path, target, data.take(slice(0, SAMPLES))[0])
-    print(f"{path} · {path.stat().st_size / 1000:.0f} kB · {target}")
-    print(f"the file against torch on {parity.samples} samples of {data.name}: {parity}")
-    if not read.learner.asks_the_network:
-        print(f"the file answers in one pass; {read.rule} is evaluated otherwise, so their accuracies differ.")
-
-
+app.command()(export)
 app.command()(reproduce)
 app.command()(results)
 

@@ -160,7 +160,7 @@ class CreditChain(Rule):
             if i in self.down:
                 with phase(ALIGN):
                     self.align(i, self.network.chain[i], pre)
-            self.network.chain[i].learn(pre, delta, 1 / len(target))
+            self.network.chain[i].learn(pre, delta, 1 / target.shape[0])
         return Outcome(logits, target)
 
     def begin(self) -> None:

@@ -19,7 +19,7 @@ from torch.nn.functional import conv2d, pad
 
 from edgepep import noise, phases
 from edgepep.errors import EdgepepError
-from edgepep.local import Gradient, dense_gradient, input_gradient, respond, weight_gradient
+from edgepep.local import Factor, Gradient, dense_gradient, input_gradient, respond, weight_gradient
 from edgepep.phases import DRAW, phase
 from edgepep.rounding import Velocity, stretches, update_
 from edgepep.stand_in import StandIn, Weights, nothing
@@ -88,7 +88,7 @@ class IntegerWeights(nn.Module):
         """Nothing: each rounding has a number of its own; but what has noise is given its place in the network."""
 
     def change_(
-        self, gradient: Gradient, scale: float, lr: float, momentum: float, decay: float, state: dict[str, Tensor]
+        self, gradient: Gradient, scale: Factor, lr: Factor, momentum: float, decay: float, state: dict[str, Tensor]
     ) -> None:
         """Make one step of SGD on the codes, rounded stochastically; momentum, if any, is kept in 8 bits.
 
@@ -103,7 +103,7 @@ class IntegerWeights(nn.Module):
         """
         key = self._next_key()
         if not momentum:
-            update_(self.codes, gradient, lr * scale / self.scale, lr * decay, key, self.limit)
+            update_(self.codes, gradient, lr * scale / self.scale, lr * decay if decay else 0.0, key, self.limit)
             return
         keys = key, noise.key(key, 1, device=self.codes.device)
         velocity = Velocity(state, self.codes)

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from edgepep.errors import EdgepepError
 from edgepep.fakequant import quick
-from edgepep.local import Gradient, accumulate_, linear_part, weight_gradient
+from edgepep.local import Factor, Gradient, accumulate_, linear_part, weight_gradient
 from edgepep.phases import UPDATE, phase
 from edgepep.stand_in import StandIn
 from edgepep.time_axis import each_step, pull_back_through, through
 
 if TYPE_CHECKING:
-    from edgepep.updater import InPlaceSGD
+    from edgepep.updater import Updater
 
 
 class Activity(NamedTuple):
@@ -54,7 +54,7 @@ class Layer(nn.Module):
         self.decode = decode or nn.Identity()
         self.over_time = decode is not None
         self.in_windows = False
-        self.updater: InPlaceSGD | None = None
+        self.updater: Updater | None = None
         self.name, self.resting = name, False
         self._norms = [m for part in (self.prepare, self.neurons) for m in part.modules() if hasattr(m, "hand_over")]
         self._recurrent = [m for m in self.neurons.modules() if hasattr(m, "heard")]
@@ -99,7 +99,7 @@ class Layer(nn.Module):
                 "windows does not keep; set its window to None."
             )
 
-    def learn(self, pre: Tensor, delta: Tensor, scale: float = 1.0) -> None:
+    def learn(self, pre: Tensor, delta: Tensor, scale: Factor = 1.0) -> None:
         """Change the weights by the gradient of scale * sum(delta * synapses(pre)): the only place where they change.
 
         Adds to `.grad`, for any torch optimizer; or hands the gradient to the updater, which applies it at once.
@@ -124,7 +124,7 @@ class Layer(nn.Module):
             for norm in self._norms:
                 norm.hand_over(lambda parameter, gradient: self._change(parameter, gradient, scale))  # type: ignore[operator]
 
-    def _change(self, parameter: nn.Parameter, gradient: Gradient, scale: float) -> None:
+    def _change(self, parameter: nn.Parameter, gradient: Gradient, scale: Factor) -> None:
         if self.updater is not None:
             self.updater.apply(parameter, gradient, scale)
             return
@@ -180,4 +180,5 @@ class Layer(nn.Module):
             and feedback.dim() == 2
         ):
             return self.updater.response(self.synapses.weight, feedback)  # type: ignore[arg-type]
-        return linear_part(self.synapses, feedback) if len(feedback) < batch else None
+        cheap = torch.compiler.is_exporting() or len(feedback) < batch  # a graph is for any batch
+        return linear_part(self.synapses, feedback) if cheap else None

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
+from edgepep.convolving import image_gradient, kernel_gradient, padded, together
 from edgepep.errors import EdgepepError
 from edgepep.fakequant import quick, weight_used
 from edgepep.injection import Inject
@@ -23,14 +23,30 @@ class Product(NamedTuple):
 Gradient = Tensor | Product
 
 
-def accumulate_(buffer: Tensor, gradient: Gradient, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
+Factor = float | Tensor | torch.SymFloat
+"""A number, or what stands for one in a graph: a 0-d tensor, or a size that is left free."""
+
+
+def accumulate_(buffer: Tensor, gradient: Gradient, beta: Factor = 1.0, alpha: Factor = 1.0) -> Tensor:
     """Set buffer to beta * buffer + alpha * gradient in place, never forming a product's matrix."""
+    if not isinstance(alpha, (float, int)) or not isinstance(beta, (float, int)):
+        return _accumulate_values_(buffer, gradient, beta, alpha)
     if isinstance(gradient, Tensor):
         return (buffer if beta == 1.0 else buffer.mul_(beta)).add_(gradient, alpha=alpha)
     left, right = gradient
     if len(left) == 1:  # a rank-one update touches each weight once, without a matrix product's set-up
         return buffer.addr_(left[0], right[0], beta=beta, alpha=alpha)
     return buffer.addmm_(left.t(), right, beta=beta, alpha=alpha)
+
+
+def _accumulate_values_(buffer: Tensor, gradient: Gradient, beta: Factor, alpha: Factor) -> Tensor:
+    """The same with factors that are values, which matrix products do not take."""
+    if not (isinstance(beta, float) and beta == 1.0):
+        buffer.mul_(beta)
+    if isinstance(gradient, Tensor):
+        return buffer.add_(gradient * alpha)
+    left = torch.mul(gradient.left, alpha)  # type: ignore[arg-type]
+    return buffer.addmm_(left.t(), gradient.right)
 
 
 def dense_gradient(gradient: Gradient) -> Tensor:
@@ -67,37 +83,8 @@ def _(synapses: nn.Linear, pre: Tensor, delta: Tensor) -> dict[str, Gradient]:
 @weight_gradient.register(nn.Conv1d)
 @weight_gradient.register(nn.Conv2d)
 def _(synapses: nn.Conv1d | nn.Conv2d, pre: Tensor, delta: Tensor) -> dict[str, Gradient]:
-    rank = len(synapses.kernel_size) + 2
-    pre, delta = pre.reshape(-1, *pre.shape[1 - rank :]), delta.reshape(-1, *delta.shape[1 - rank :])
-    pre, padding = _padded(synapses, pre)
-    weight, bias = synapses.weight, synapses.bias
-    _, by_weight, by_bias = torch.ops.aten.convolution_backward(
-        delta,
-        pre,
-        weight,
-        None if bias is None else list(bias.shape),
-        list(synapses.stride),
-        padding,
-        list(synapses.dilation),
-        False,
-        [0] * len(padding),
-        synapses.groups,
-        [False, True, bias is not None],
-    )
-    return {"weight": by_weight} if bias is None else {"weight": by_weight, "bias": by_bias}
-
-
-def _padded(synapses: nn.Conv1d | nn.Conv2d, pre: Tensor) -> tuple[Tensor, list[int]]:
-    """The input as the kernel sees it, and the zero padding that is still to be added on both sides."""
-    own = getattr(synapses, "pads", None)
-    if own is not None:
-        return pad(pre, own), [0] * len(synapses.kernel_size)
-    both_sides = synapses._reversed_padding_repeated_twice
-    if synapses.padding_mode != "zeros":
-        return pad(pre, both_sides, mode=synapses.padding_mode), [0] * len(synapses.kernel_size)
-    if isinstance(synapses.padding, str):  # "same" may need one more on one side
-        return pad(pre, both_sides), [0] * len(synapses.kernel_size)
-    return pre, list(synapses.padding)
+    by_weight, by_bias = kernel_gradient(synapses, pre, delta, synapses.bias is not None)
+    return {"weight": by_weight} if by_bias is None else {"weight": by_weight, "bias": by_bias}
 
 
 def linear_part(synapses: nn.Module, x: Tensor) -> Tensor:
@@ -141,19 +128,11 @@ def _(synapses: nn.Linear, pre: Tensor, delta: Tensor, matrix: Tensor) -> Tensor
 @input_gradient.register(nn.Conv1d)
 @input_gradient.register(nn.Conv2d)
 def _(synapses: nn.Conv1d | nn.Conv2d, pre: Tensor, delta: Tensor, matrix: Tensor) -> Tensor:
-    rank = len(synapses.kernel_size) + 2
-    flat, delta = pre.reshape(-1, *pre.shape[1 - rank :]), delta.reshape(-1, *delta.shape[1 - rank :])
-    padded, padding = _padded(synapses, flat)
-    stride, dilation = list(synapses.stride), list(synapses.dilation)
-    groups = pre.shape[1 - rank] // matrix.shape[1]  # its own, unless the matrix joins what the kernels keep apart
-    wanted = [True, False, False]
-    by_input = torch.ops.aten.convolution_backward(
-        delta, padded, matrix, None, stride, padding, dilation, False, [0] * len(padding), groups, wanted
-    )[0]
-    if padded is not flat:
-        by_input = pull_back(lambda x: _padded(synapses, x)[0], flat, by_input)
-    shaped: Tensor = by_input.view(pre.shape)
-    return shaped
+    flat = together(synapses, pre)
+    by_input = image_gradient(synapses, pre, delta, matrix)
+    if by_input.shape != flat.shape:  # more was seen than was given
+        by_input = pull_back(lambda x: padded(synapses, x)[0], flat, by_input)
+    return by_input.reshape(pre.shape)
 
 
 def shrink_(synapses: nn.Module, share: float) -> None:

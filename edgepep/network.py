@@ -187,12 +187,12 @@ class Network(nn.Module):
         """Input and current of the first layer's synapses, modulated."""
         layer = self.chain[0]
         with phase(SECOND, layer.name):
-            answer = None if changed or shift is not None else layer.answer_to(feedback, len(error), fixed)
+            answer = None if changed or shift is not None else layer.answer_to(feedback, error.shape[0], fixed)
         with phase(PROJECTION, layer.name):
             given = start.pre
             if answer is not None and layer.over_time and len(self.chain) > 1:  # of the input only what is read counts
                 read = layer.read(given)
-                given = read.expand(len(given), *read.shape)
+                given = read.expand(given.shape[0], *read.shape)
             pre = shifted(given, error, feedback)
             if shift is not None:
                 pre = pre - shift

@@ -39,6 +39,10 @@ def bits(shape: Sequence[int], key: Tensor, start: int = 0) -> Tensor:
     """Uniform signed 32-bit integers of the given shape, on the key's device; `start` leaves out that many."""
     size = math.prod(shape)
     count_draws(size)
+    if torch.compiler.is_exporting() and len(shape) > 1:  # a graph would hold the indices: here, one for each row
+        columns = torch.arange(math.prod(shape[1:]), dtype=torch.int32, device=key.device).mul_(_GOLDEN)
+        rows = torch.arange(shape[0], dtype=torch.int32, device=key.device).mul_(columns.shape[0]).add_(start)
+        return _mix_(rows.mul_(_GOLDEN).add(key).unsqueeze(1) + columns).view(tuple(shape))
     index = torch.arange(start, start + size, dtype=torch.int32, device=key.device).mul_(_GOLDEN)
     return _mix_(index.add_(key)).view(tuple(shape))
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from edgepep import noise, phases
-from edgepep.local import Gradient, Product
+from edgepep.local import Factor, Gradient, Product
 from edgepep.phases import DRAW, phase
 from edgepep.stand_in import StandIn
 
@@ -23,6 +23,9 @@ _IN_CACHE, _ON_GPU = 2**15, 2**22
 
 def stretches(codes: Tensor) -> Iterator[slice]:
     """Rows of codes [out, ...] that are turned into floats together, stretch by stretch."""
+    if torch.compiler.is_exporting():  # a graph is as long as its stretches are many
+        yield slice(0, len(codes))
+        return
     size = _ON_GPU if codes.is_cuda else _IN_CACHE
     rows = max(1, size // max(1, codes[0].numel()))
     for start in range(0, len(codes), rows):
@@ -54,7 +57,7 @@ def round_into_(codes: Tensor, rows: slice, change: Tensor, limit: int) -> None:
     part.copy_(change.view(part.shape).round_().nan_to_num_(0.0).add_(part).clamp_(-limit, limit))
 
 
-def update_(codes: Tensor, gradient: Gradient, factor: Tensor, decay: float, key: Tensor, limit: int) -> None:
+def update_(codes: Tensor, gradient: Gradient, factor: Factor, decay: Factor, key: Tensor, limit: int) -> None:
     """Set codes to codes - factor * gradient - decay * codes, rounded stochastically.
 
     Args:
@@ -69,15 +72,16 @@ def update_(codes: Tensor, gradient: Gradient, factor: Tensor, decay: float, key
     for rows in stretches(codes):
         change = dither(codes, rows, key)
         add_(change, gradient, rows, -factor)
-        if decay:
-            change.add_(codes[rows].reshape(change.shape), alpha=-decay)
+        if not (isinstance(decay, float) and decay == 0.0):
+            change.add_(codes[rows].reshape(change.shape) * -decay)
         round_into_(codes, rows, change, limit)
 
 
-def add_(total: Tensor, gradient: Gradient, rows: slice, factor: Tensor | float) -> None:
+def add_(total: Tensor, gradient: Gradient, rows: slice, factor: Factor) -> None:
     """Add factor times some rows of a gradient to a total [rows, columns] in place."""
     if isinstance(gradient, Product):
-        left, right = (gradient.left[:, rows] * factor).to(total.dtype), gradient.right.to(total.dtype)
+        scaled = torch.mul(gradient.left[:, rows], factor)  # type: ignore[arg-type]
+        left, right = scaled.to(total.dtype), gradient.right.to(total.dtype)
         total.addmm_(left.t(), right)
     else:
         total.add_(gradient[rows].reshape(total.shape) * factor)
@@ -102,10 +106,10 @@ class Velocity:
         self,
         codes: Tensor,
         gradient: Gradient,
-        scale: float,
+        scale: Factor,
         momentum: float,
         decay: Tensor,
-        rate: Tensor,
+        rate: Factor,
         keys: tuple[Tensor, Tensor],
         limit: int,
     ) -> None:

@@ -72,10 +72,15 @@ class Rule(nn.Module):
             EdgepepError: if the targets are not class indices, one a sample.
 
         """
-        if target.dim() != 1 or target.is_floating_point() or target.dtype == torch.bool or len(target) != len(x):
+        if (
+            target.dim() != 1
+            or target.is_floating_point()
+            or target.dtype == torch.bool
+            or target.shape[0] != x.shape[0]
+        ):
             raise EdgepepError(
                 f"targets are {target.dtype} of shape {list(target.shape)}; {type(self).__name__} learns from class "
-                f"indices of shape [{len(x)}], one a sample."
+                f"indices of shape [{x.shape[0]}], one a sample."
             )
         target = target if target.dtype == torch.int64 else target.long()
         self.network.renew_noise()
@@ -126,13 +131,15 @@ def survey(network: Network, example: Tensor) -> list[torch.Size]:
 
 def output_error(logits: Tensor, target: Tensor) -> Tensor:
     """Gradient of each sample's cross-entropy in its logits: softmax minus one-hot, both [batch, classes]."""
-    minus_one = logits.new_full((len(target), 1), -1.0)
+    minus_one = logits.new_full((target.shape[0], 1), -1.0)
     return logits.softmax(1).scatter_add_(1, target.unsqueeze(1), minus_one)
 
 
 def classes_of(target: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
     """One-hot rows [batch, classes] of class indices."""
-    return torch.zeros(len(target), classes, dtype=dtype, device=target.device).scatter_(1, target.unsqueeze(1), 1.0)
+    return torch.zeros(target.shape[0], classes, dtype=dtype, device=target.device).scatter_(
+        1, target.unsqueeze(1), 1.0
+    )
 
 
 def like(network: Network) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from edgepep.local import Gradient
+from edgepep.local import Factor, Gradient
 
 
 class Synapses(Protocol):
@@ -20,7 +20,7 @@ class Synapses(Protocol):
     scale: Tensor
 
     def change_(
-        self, gradient: Gradient, scale: float, lr: float, momentum: float, decay: float, state: dict[str, Tensor]
+        self, gradient: Gradient, scale: Factor, lr: Factor, momentum: float, decay: float, state: dict[str, Tensor]
     ) -> None:
         """Make one step of SGD on the codes."""
 

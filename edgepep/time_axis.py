@@ -22,7 +22,7 @@ def each_step(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return x
     if x.stride(0) == 0:  # the same at every step: expanded, not copied
         y = module(x[0])
-        return y.expand(len(x), *y.shape)
+        return y.expand(x.shape[0], *y.shape)
     if not x.is_contiguous() and x.transpose(0, 1).is_contiguous():  # samples in memory one after the other
         return each_step(module, x.transpose(0, 1)).transpose(0, 1)
     y = module(x.flatten(0, 1))
@@ -59,7 +59,7 @@ def shifted(x: Tensor, error: Tensor, rows: Tensor) -> Tensor:
     over_time = x.dim() > rows.dim()
     base = x[0] if over_time and x.stride(0) == 0 else x
     if over_time and base is x:
-        return x - (error @ rows.flatten(1)).view(len(error), *rows.shape[1:])
+        return x - (error @ rows.flatten(1)).view(error.shape[0], *rows.shape[1:])
     y = torch.addmm(base.flatten(1), error, rows.flatten(1), alpha=-1).view(base.shape)
     return y.expand(x.shape) if over_time else y
 

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from edgepep.errors import EdgepepError
-from edgepep.local import Gradient, Product, accumulate_
+from edgepep.local import Factor, Gradient, Product, accumulate_
 from edgepep.stand_in import StandIn
 
 if TYPE_CHECKING:
     from edgepep.network import Network
 
 _REFRESH = 1000  # updates after which a followed response is multiplied afresh, which bounds its rounding error
+
+
+class Updater(Protocol):
+    """What a layer hands its gradients to as they arise."""
+
+    follow: bool
+    """Whether `response` is followed through updates."""
+
+    def apply(self, parameter: nn.Parameter, gradient: Gradient, scale: Factor = 1.0) -> None:
+        """Change one parameter by scale * gradient."""
+
+    def response(self, weight: nn.Parameter, rows: Tensor) -> Tensor:
+        """Return rows @ weight.T for fixed rows."""
 
 
 class InPlaceSGD(torch.optim.SGD):
@@ -80,7 +93,7 @@ class InPlaceSGD(torch.optim.SGD):
         self._followed.clear()
         self._group_of = {p: group for group in self.param_groups for p in group["params"]}
 
-    def apply(self, parameter: nn.Parameter, gradient: Gradient, scale: float = 1.0) -> None:
+    def apply(self, parameter: nn.Parameter, gradient: Gradient, scale: Factor = 1.0) -> None:
         """Change one parameter now, by scale * gradient."""
         if torch.is_grad_enabled():
             with torch.no_grad():
@@ -93,21 +106,11 @@ class InPlaceSGD(torch.optim.SGD):
             )
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         if isinstance(parameter, StandIn):
-            parameter.synapses.change_(gradient, scale, lr, momentum, decay, self.state[parameter])
+            descend_(parameter, gradient, scale, lr, momentum, decay, self.state[parameter])
             return
         followed = self._followed.get(parameter)
         current = followed is not None and followed.update(parameter, gradient, scale, lr, momentum, decay)
-        if momentum:
-            state = self.state[parameter]
-            velocity = state.get("momentum_buffer")
-            if velocity is None:
-                velocity = state["momentum_buffer"] = torch.zeros_like(parameter)
-            accumulate_(velocity, gradient, beta=momentum, alpha=scale)
-            if decay:
-                velocity.add_(parameter, alpha=decay)
-            parameter.add_(velocity, alpha=-lr)
-        else:
-            accumulate_(parameter, gradient, beta=1 - lr * decay, alpha=-lr * scale)
+        descend_(parameter, gradient, scale, lr, momentum, decay, self.state[parameter] if momentum else {})
         if followed is not None and current:
             followed.version = parameter._version
 
@@ -137,6 +140,41 @@ class InPlaceSGD(torch.optim.SGD):
 
     def step(self, closure: object = None) -> None:  # type: ignore[override]
         """Nothing is left to do: every layer has learned already."""
+
+
+def descend_(
+    parameter: Tensor,
+    gradient: Gradient,
+    scale: Factor,
+    lr: Factor,
+    momentum: float,
+    decay: float,
+    state: dict[str, Tensor],
+) -> None:
+    """Make one step of SGD on one parameter, in place.
+
+    Args:
+        parameter: what changes, or what stands for integer codes.
+        gradient: of it.
+        scale: factor of the gradient.
+        lr: learning rate.
+        momentum: heavy-ball momentum; 0 keeps no velocity.
+        decay: L2 penalty.
+        state: where the velocity is kept.
+
+    """
+    if isinstance(parameter, StandIn):
+        parameter.synapses.change_(gradient, scale, lr, momentum, decay, state)
+    elif momentum:
+        velocity = state.get("momentum_buffer")
+        if velocity is None:
+            velocity = state["momentum_buffer"] = torch.zeros_like(parameter)
+        accumulate_(velocity, gradient, beta=momentum, alpha=scale)
+        if decay:
+            velocity.add_(parameter, alpha=decay)
+        accumulate_(parameter, velocity, alpha=-lr)
+    else:
+        accumulate_(parameter, gradient, beta=1 - lr * decay if decay else 1.0, alpha=-lr * scale)
 
 
 def parameter_groups(network: Network, lr: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -191,7 +229,7 @@ class _Followed:
         return self.version == weight._version and self.rows is rows and self.age < _REFRESH
 
     def update(
-        self, weight: Tensor, gradient: Gradient, scale: float, lr: float, momentum: float, decay: float
+        self, weight: Tensor, gradient: Gradient, scale: Factor, lr: float, momentum: float, decay: float
     ) -> bool:
         """Make an update that the weight is about to make; False if it cannot be followed."""
         if not isinstance(gradient, Product) or self.version != weight._version:

@@ -39,7 +39,7 @@ class Broadcast(Rule):
         """What layer i is sent: signal [batch, classes] through its map."""
         with phase(PROJECTION, self.network.chain[i].name):
             rows: Tensor = self.feedback[str(i)]()
-            return (signal @ rows.flatten(1)).view(len(signal), *rows.shape[1:])
+            return (signal @ rows.flatten(1)).view(signal.shape[0], *rows.shape[1:])
 
     def looked_up(self, i: int, target: Tensor) -> Tensor:
         """What layer i is sent for one-hot signals: rows of its map, without a product."""

@@ -117,4 +117,4 @@ class LayeredFeedback(nn.Module):
     def _mirror(self, i: int, layer: Layer, matrix: Tensor) -> None:
         key = noise.key(self.seed, i, self.step, 2, device=matrix.device)
         r = noise.uniform((64, matrix.shape[1]), 3**0.5, key).to(matrix.dtype)
-        matrix.addmm_((r @ weights_of(layer).t()).t(), r, beta=1 - self.rate, alpha=self.rate / len(r))
+        matrix.addmm_((r @ weights_of(layer).t()).t(), r, beta=1 - self.rate, alpha=self.rate / r.shape[0])

@@ -26,7 +26,7 @@ def time_local(rule: Pepita, x: Tensor, target: Tensor) -> Outcome:
             answer = layer.read(activity.post)
             layer.learn(layer.read(activity.pre), answer, rule.scale(layer, answer))
     logits = rule.network.readout(activity.post)
-    output.learn(output.read(activity.pre), logits.softmax(1), 1 / len(target))
+    output.learn(output.read(activity.pre), logits.softmax(1), 1 / target.shape[0])
     error = output_error(logits, target)
     second = rule.network.modulated(start or activity, rule.feedback, error, fixed=False, changed=True)
     del start, activity
@@ -35,5 +35,5 @@ def time_local(rule: Pepita, x: Tensor, target: Tensor) -> Outcome:
         answer = layer.read(post)
         layer.learn(layer.read(pre), answer, -rule.scale(layer, answer))
     label = classes_of(target, logits.shape[1], logits.dtype)
-    output.learn(output.read(next(second).pre), label, -1 / len(target))
+    output.learn(output.read(next(second).pre), label, -1 / target.shape[0])
     return Outcome(logits, target)

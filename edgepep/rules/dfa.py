@@ -81,9 +81,9 @@ class Dfa(Broadcast):
                 delta = pull_back_through(layer.neurons, answered, below.pop(i))
             else:
                 delta = layer.error_at_current(answered, self.projected(i, signal))
-            layer.learn(pre, delta, 1 / len(target))
+            layer.learn(pre, delta, 1 / target.shape[0])
         _, pre, answered = memories[-1]
-        output.learn(pre, output.error_at_current(answered, error), 1 / len(target))
+        output.learn(pre, output.error_at_current(answered, error), 1 / target.shape[0])
         return Outcome(logits, target)
 
     def _through_kernels(self, memories: list[Memory], signal: Tensor) -> dict[int, Tensor]:
@@ -104,4 +104,4 @@ def _everywhere(layer: Layer, signal: Tensor, answered: Tensor) -> Tensor:
     axes = 1 if layer.over_time else 0
     positions = answered.shape[axes + 2 :]
     spread = signal.view(*signal.shape, *[1] * len(positions)).expand(*signal.shape, *positions)
-    return (spread / len(answered)).expand(len(answered), *spread.shape) if layer.over_time else spread
+    return (spread / answered.shape[0]).expand(answered.shape[0], *spread.shape) if layer.over_time else spread

@@ -50,7 +50,7 @@ class Drtp(Broadcast):
     @torch.no_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Run forward once; each layer learns as soon as the next has its answer."""
-        scale, last = 1 / len(target), len(self.network.chain) - 1
+        scale, last = 1 / target.shape[0], len(self.network.chain) - 1
         for i, (layer, activity) in enumerate(zip(self.network.chain, self.network.stream(x), strict=True)):
             pre, current, post = activity
             del activity

@@ -96,11 +96,11 @@ class ForwardForward(Rule):
         self.step += 1
         *_, last = self.network.stream(x)
         logits, output = self.network.readout(last.post), self.network.chain[-1]
-        output.learn(last.pre, output.error_at_current(last.current, output_error(logits, target)), 1 / len(target))
+        output.learn(last.pre, output.error_at_current(last.current, output_error(logits, target)), 1 / target.shape[0])
         del last
         self.labels.label = torch.cat([target, self.wrong(target, logits)])
-        sign = torch.ones(2 * len(x), dtype=x.dtype, device=x.device)
-        sign[len(x) :] = -1
+        sign = torch.ones(2 * x.shape[0], dtype=x.dtype, device=x.device)
+        sign[x.shape[0] :] = -1
         try:
             for layer, activity in zip(self.network.chain[:-1], self.network.stream(torch.cat([x, x])), strict=False):
                 pre, current, post = activity
@@ -110,7 +110,7 @@ class ForwardForward(Rule):
                 excess = (_goodness(answer) - self.threshold) * (answer[0].numel() / size)
                 slope = -sign * torch.sigmoid(-sign * excess) * (2 / size)
                 credit = answer * slope.view(-1, *[1] * (answer.dim() - 1))
-                layer.learn(pre, layer.error_at_current(current, credit), 1 / len(x))
+                layer.learn(pre, layer.error_at_current(current, credit), 1 / x.shape[0])
                 del pre, current, post, answer, credit
         finally:
             self.labels.label = None
@@ -131,7 +131,7 @@ class ForwardForward(Rule):
         """Labels [batch] of the negatives; never the right one."""
         key = noise.key(self.seed, self.step, device=target.device)
         u = (
-            noise.bits((len(target), self.classes), key)
+            noise.bits((target.shape[0], self.classes), key)
             .to(torch.float32)
             .mul_(2.0**-32)
             .add_(0.5)
@@ -144,9 +144,9 @@ class ForwardForward(Rule):
 
     def _goodness_with(self, x: Tensor, label: int) -> Tensor:
         hidden = self.network.chain[:-1]
-        total = x.new_zeros(len(x))
+        total = x.new_zeros(x.shape[0])
         counted = [i for i, layer in enumerate(hidden) if layer.learns][self.skip :]
-        self.labels.label = torch.full((len(x),), label, device=x.device)
+        self.labels.label = torch.full((x.shape[0],), label, device=x.device)
         for i, (layer, activity) in enumerate(zip(hidden, self.network.stream(x), strict=False)):
             if i in counted:
                 total += _goodness(layer.read(activity.post))

@@ -24,5 +24,5 @@ class FrozenHidden(Rule):
             pre, current, post = activity
             del activity
         logits = self.network.readout(post)
-        output.learn(pre, output.error_at_current(current, output_error(logits, target)), 1 / len(target))
+        output.learn(pre, output.error_at_current(current, output_error(logits, target)), 1 / target.shape[0])
         return Outcome(logits, target)

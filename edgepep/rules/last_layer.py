@@ -45,7 +45,7 @@ class LastLayer(Rule):
         for i, pre, delta in walk_back(
             self.network, memories, output_error(logits, target), self._weights, self.lowest
         ):
-            self.network.chain[i].learn(pre, delta, 1 / len(target))
+            self.network.chain[i].learn(pre, delta, 1 / target.shape[0])
         return Outcome(logits, target)
 
     def _weights(self, i: int) -> Tensor:

@@ -175,7 +175,7 @@ class Pepita(Rule):
             pre, error = hebbian if self.variant == "hebbian" else (before, error)
         if output.over_time or type(output.neurons) is not nn.Identity:  # an answer that is not its current
             pre, error = g.pre, output.error_at_current(g.current, error)
-        output.learn(pre, error, 1 / len(target))
+        output.learn(pre, error, 1 / target.shape[0])
         return Outcome(logits, target)
 
     def factors(self, layer: Layer, before: Tensor | None, h: Tensor, pre: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,7 +220,8 @@ class Pepita(Rule):
         """Factor of a hidden layer's update, given its answer [batch, channels, *positions]."""
         batch, positions = answer.shape[0], answer.shape[2:].numel()
         extra = batch if self.extra_batch_division and answer.dim() > 2 else 1
-        return 1.0 / float(batch * extra * positions**self.position_power)
+        factor: float = 1.0 / (batch * extra * positions**self.position_power)
+        return factor
 
     @torch.no_grad()
     def modulation(self, x: Tensor, target: Tensor) -> float:

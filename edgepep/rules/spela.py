@@ -50,7 +50,7 @@ class Spela(Rule):
             answer = layer.read(post)
             if layer.learns:
                 credit = _turn(answer, self.get_buffer(f"vectors_{i}")[target])
-                layer.learn(pre, layer.error_at_current(current, credit), 1 / len(target))
+                layer.learn(pre, layer.error_at_current(current, credit), 1 / target.shape[0])
                 del credit
             del pre, current, post
         return Outcome(answer, target)

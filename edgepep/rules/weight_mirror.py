@@ -58,7 +58,7 @@ class WeightMirror(LearnedFeedback):
     def align(self, i: int, layer: Layer, pre: Tensor) -> None:
         """Mirror once."""
         r = self.white_noise(i, pre, self.step)
-        seen = sum_product(layer, r, answer(layer, r)).div_(len(r) * self._times(i, layer, r))
+        seen = sum_product(layer, r, answer(layer, r)).div_(r.shape[0] * self._times(i, layer, r))
         self.matrix(i).mul_(1 - self.rate * self.mirror_decay).add_(seen, alpha=self.rate)
 
     def _times(self, i: int, layer: Layer, r: Tensor) -> Tensor:
