@@ -233,13 +233,18 @@ def _stacked(value: Any, steps: int) -> Any:
 
 
 def state_bytes(state: Mapping[str, Tensor]) -> bytes:
-    """A state as a safetensors file whose metadata hold the version and the SHA-256 of the tensors' bytes."""
+    """A state as a safetensors file whose metadata hold the version and the file's SHA-256.
+
+    It is that of the whole file, header and all, with 64 zeros in the place of the hash.
+    """
     from safetensors.torch import save as packed
 
     plain: bytes = packed({name: value.contiguous() for name, value in state.items()})
     length = int.from_bytes(plain[:8], "little")
     header, content = json.loads(plain[8 : 8 + length]), plain[8 + length :]
-    header["__metadata__"] = {"edgepep.version": VERSION, "sha256": hashlib.sha256(content).hexdigest()}
+    nothing = "0" * 64
+    header["__metadata__"] = {"edgepep.version": VERSION, "sha256": nothing}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content
+    whole = len(text).to_bytes(8, "little") + text + content
+    return whole.replace(nothing.encode(), hashlib.sha256(whole).hexdigest().encode(), 1)
