@@ -61,9 +61,10 @@ def weights(bits: int, *, per_channel: bool = False, power_of_two: bool = False)
     """Options of Brevitas' synapses for weights of some bits.
 
     Args:
-        bits: 2 to 16 for integers of a narrow range, whose scale is that of the largest weight; 1 for sign x mean.
+        bits: 3 to 16 for integers of a narrow range, whose scale is that of the largest weight; 2 for -1, 0 and 1, whose
+            scale is the mean magnitude, for by the largest weight nearly all would be 0; 1 for sign x mean.
         per_channel: a scale for each output channel, rather than one for all weights.
-        power_of_two: scales are powers of two, rounded up.
+        power_of_two: scales are powers of two, rounded up, and of 2 bits too that of the largest weight.
 
     Raises:
         EdgepepError: for bits out of range, or 1 bit with a power of two.
@@ -71,7 +72,8 @@ def weights(bits: int, *, per_channel: bool = False, power_of_two: bool = False)
     """
     _check("weights", bits)
     if bits > 1:
-        return {"weight_quant": _WEIGHTS[bool(per_channel), bool(power_of_two)], "weight_bit_width": bits}
+        mean = {"weight_scaling_stats_op": StatsOp.AVE} if bits == 2 and not power_of_two else {}
+        return {"weight_quant": _WEIGHTS[bool(per_channel), bool(power_of_two)], "weight_bit_width": bits, **mean}
     if power_of_two:
         raise EdgepepError("weights of 1 bit are sign x mean, whose scale is no power of two; take 2 bits or more.")
     return {"weight_quant": SignedBinaryWeightPerChannelMean if per_channel else SignedBinaryWeightPerTensorMean}
