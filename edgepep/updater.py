@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,6 +57,7 @@ class InPlaceSGD(torch.optim.SGD):
                 raise EdgepepError(f"{name} is {value}; it must be at least 0 and below {top}.")
         self.follow = follow
         self._followed: dict[nn.Parameter, _Followed] = {}
+        self._restored: dict[nn.Parameter, tuple[int, dict[str, Any]]] = {}
         super().__init__(
             parameter_groups(network, lr, rates or {}), lr=lr, momentum=momentum, weight_decay=weight_decay
         )
@@ -66,19 +67,38 @@ class InPlaceSGD(torch.optim.SGD):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with settings of their own, as in torch."""
-        add = torch.optim.SGD.add_param_group
-        add = getattr(add, "__wrapped__", add)  # torch's wrapper imports its compiler: seconds, for nothing
-        add(self, param_group)
+        _unwrapped(torch.optim.SGD.add_param_group)(self, param_group)
         self._group_of = {p: group for group in self.param_groups for p in group["params"]}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Torch's, and the followed responses, which a sum of small products gives otherwise than one product."""
+        state: dict[str, Any] = _unwrapped(torch.optim.SGD.state_dict)(self)
+        place = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
+        waiting = {place[p]: kept for p, (version, kept) in self._restored.items() if version == p._version}
+        live = {place[p]: f.state() for p, f in self._followed.items() if f.version == p._version}
+        return state | {"followed": waiting | live}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a state_dict of this class or of torch.optim.SGD."""
-        super().load_state_dict(state_dict)
-        for state in self.state.values():
+        """Restore a state_dict of this class or of torch.optim.SGD; the weights are to be restored before.
+
+        Raises:
+            EdgepepError: if a velocity has not the shape of its weights.
+
+        """
+        _unwrapped(torch.optim.SGD.load_state_dict)(self, state_dict)
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        self._group_of = {p: group for group in self.param_groups for p in group["params"]}
+        for parameter, state in self.state.items():
             if "velocity_codes" in state:  # torch has made them floats, as it takes the weights to be
                 state["velocity_codes"] = state["velocity_codes"].to(torch.int8)
+                state["velocity_scale"] = state["velocity_scale"].to(torch.float32)
+            for name, value in state.items():
+                wanted = (len(parameter), 1) if name == "velocity_scale" else tuple(parameter.shape)
+                if isinstance(value, Tensor) and tuple(value.shape) != wanted:
+                    raise EdgepepError(f"{name} of weights {list(parameter.shape)} has the shape {list(value.shape)}.")
         self._followed.clear()
-        self._group_of = {p: group for group in self.param_groups for p in group["params"]}
+        kept = state_dict.get("followed", {}).items()
+        self._restored = {parameters[i]: (parameters[i]._version, state) for i, state in kept}
 
     def apply(self, parameter: nn.Parameter, gradient: Gradient, scale: float = 1.0) -> None:
         """Change one parameter now, by scale * gradient."""
@@ -126,6 +146,9 @@ class InPlaceSGD(torch.optim.SGD):
         followed = self._followed.get(weight)
         if followed is None or not followed.holds(weight, rows):
             followed = self._followed[weight] = _Followed(weight, rows, self.state[weight].get("momentum_buffer"))
+            version, state = self._restored.pop(weight, (-1, {}))
+            if version == weight._version:
+                followed.restore(state)
         return followed.response
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -137,6 +160,11 @@ class InPlaceSGD(torch.optim.SGD):
 
     def step(self, closure: object = None) -> None:  # type: ignore[override]
         """Nothing is left to do: every layer has learned already."""
+
+
+def _unwrapped(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of torch's optimizer without its wrapper, which imports torch's compiler: seconds, for nothing."""
+    return getattr(method, "__wrapped__", method)
 
 
 def parameter_groups(network: Network, lr: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -185,6 +213,18 @@ class _Followed:
         self.rows, self.version, self.age = rows, weight._version, 0
         self.response = rows @ weight.t()
         self.velocity = torch.zeros_like(self.response) if velocity is None else rows @ velocity.t()
+
+    def state(self) -> dict[str, Any]:
+        """What to keep of it in a file."""
+        return {"response": self.response, "velocity": self.velocity, "age": self.age}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a response that was kept, unless it is that of other rows: it may differ by rounding alone."""
+        found = [state[name].to(self.response) for name in ("response", "velocity")]
+        for kept, fresh in zip(found, (self.response, self.velocity), strict=True):
+            if kept.shape != fresh.shape or not (kept - fresh).abs().max() <= 1e-3 * fresh.abs().max():
+                return
+        (self.response, self.velocity), self.age = found, int(state["age"])
 
     def holds(self, weight: Tensor, rows: Tensor) -> bool:
         """Whether the response is that of these rows to the weight as it is now."""
