@@ -159,6 +159,7 @@ class Loop:
             self._check_kind(state)
             self.rule.load_state_dict(state["rule"])
             self.optimizer.load_state_dict(state["optimizer"])
+            self.optimizer._opt_called = True  # type: ignore[attr-defined] # else torch warns of an order that is right
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(state["scheduler"])
             if state["before_step"] is not None:
