@@ -49,7 +49,8 @@ _HOMES = {
     "composite": "PerLayer",
     "conversion": "convert",
     "diagnostics": "Diagnostics diagnose",
-    "errors": "ConversionError DataError DivergenceError EdgepepError ExportError RecipeError RunError Stopped UnknownName",
+    "errors": "ConversionError DataError DivergenceError EdgepepError ExportError RecipeError RunError Stopped "
+    "UnknownName",
     "models": "Recipe load",
     "network": "Activity Layer Network",
     "neurons": "Alpha Dropout Frames Lapicque Latency Leaky Poisson RLeaky Rate Repeat Spiking Synaptic Trace",

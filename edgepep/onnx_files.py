@@ -129,8 +129,26 @@ class Runner:
 
     def __call__(self, given: dict[str, Tensor]) -> list[Tensor]:
         """Outputs, in order."""
-        answers = self.made.run(None, {name: value.numpy() for name, value in given.items()})
+        try:
+            answers = self.made.run(None, {name: value.numpy() for name, value in given.items()})
+        except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
+            raise ExportError(f"onnxruntime cannot run the model: {(str(error).splitlines() or ['?'])[0]}") from error
         return [torch.from_numpy(answer) for answer in answers]
+
+
+def loaded(path: Path | str) -> Any:
+    """An ONNX model that is one file: one that keeps data in others is refused, and none of them is opened.
+
+    Raises:
+        ExportError: if it cannot be read, or is not such a model.
+
+    """
+    import onnx
+
+    try:
+        return onnx.load_model_from_string(_kit().whole(str(path)))
+    except Exception as error:  # protobuf's own too
+        raise ExportError(f"{path}: {(str(error).splitlines() or ['?'])[0]}") from error
 
 
 def keep(path: Path, target: str, parity: Any) -> None:

@@ -86,7 +86,7 @@ def campaign(folder: Path, kills: int, number: int, seed: int) -> dict[str, int]
         assert code in (-number, 128 + number), f"exit code {code}"
         seen["killed"] += 1
         seen["before the handler"] += number != signal.SIGKILL and code < 0
-        assert not [p for p in out.glob("*.damaged")], "a state was damaged"
+        assert not list(out.glob("*.damaged")), "a state was damaged"
         assert len(states.found(out)) <= 3
     return seen | {"within a save": len(halves)}
 
@@ -102,7 +102,8 @@ def main() -> None:
         began = time.monotonic()
         seen = campaign(Path(folder), given.kills, number, given.seed)
     said = ", ".join(f"{value} {key}" for key, value in seen.items() if value)
-    print(f"SIG{given.signal}: {said}, every one at the weights of the uninterrupted run ({time.monotonic() - began:.0f} s)")
+    seconds = time.monotonic() - began
+    print(f"SIG{given.signal}: {said}, every one at the weights of the uninterrupted run ({seconds:.0f} s)")
 
 
 if __name__ == "__main__":
