@@ -122,7 +122,7 @@ class Runner:
     def __init__(self, model: str | bytes, preset: str = "parity") -> None:
         try:
             self.made = _kit().session(model, preset)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise ExportError(f"{model}: {error}" if isinstance(model, str) else str(error)) from error
         self.inputs = [value.name for value in self.made.get_inputs()]
         self.outputs = [value.name for value in self.made.get_outputs()]
@@ -137,18 +137,21 @@ class Runner:
 
 
 def loaded(path: Path | str) -> Any:
-    """An ONNX model that is one file: one that keeps data in others is refused, and none of them is opened.
+    """An ONNX model; tensors that it keeps in other files stay there, and none of them is opened.
 
     Raises:
-        ExportError: if it cannot be read, or is not such a model.
+        ExportError: if it cannot be read, or is no such model.
 
     """
     import onnx
 
     try:
-        return onnx.load_model_from_string(_kit().whole(str(path)))
-    except Exception as error:  # protobuf's own too
-        raise ExportError(f"{path}: {(str(error).splitlines() or ['?'])[0]}") from error
+        return onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise ExportError(f"cannot read {path}: {error.strerror}.") from error
+    except Exception as error:  # protobuf's own, and onnx's
+        said = (str(error).splitlines() or ["?"])[0]
+        raise ExportError(f"{path} is not an ONNX file that can be read: {said}.") from error
 
 
 def keep(path: Path, target: str, parity: Any) -> None:

@@ -1,4 +1,4 @@
-"""Asked to stop, training keeps its state within a step; killed at any moment, it loses a few steps and nothing else."""
+"""Asked to stop, training keeps its state within a step; killed at any moment, it loses a few steps at most."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import pytest
 from edgepep import Stopped, cli, signals, states
 from edgepep.keeper import Policy
 from edgepep.training import train
-from tests.test_resume import RECIPE, some
+from tests.test_resume import RECIPE, go
 
 ROOT = Path(__file__).resolve().parent.parent
 here = pytest.mark.skipif(
@@ -65,9 +65,6 @@ def test_the_second_signal_ends_at_once():
 
 @here
 def test_a_signal_during_an_evaluation_does_not_wait_for_its_end(tmp_path):
-    from tests.test_resume import go
-
-    test = some(False)
     calls = []
 
     def stop():
@@ -77,7 +74,7 @@ def test_a_signal_during_an_evaluation_does_not_wait_for_its_end(tmp_path):
     assert not _goes(tmp_path / "run", stop)
     assert states.found(tmp_path / "run")[0].name == "state-000000045.edgepep"
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
-    assert len(test) and go(tmp_path / "run")
+    assert go(tmp_path / "run")
 
 
 def _goes(out, stop) -> bool:
