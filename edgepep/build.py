@@ -36,6 +36,8 @@ def build(recipe: Recipe, seed: int, device: str) -> Network:
         RecipeError: if a layer cannot take what the layer before it gives; the message names the layer and both.
 
     """
+    if not -(2**63) <= seed < 2**63:
+        raise EdgepepError(f"the seed is {seed}; it must be a whole number of 64 bits.")
     info = datasets.info(recipe.dataset)
     encode = spiking.encoder(recipe.time, seed) if recipe.time else None
     layers: list[Layer] = []

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from edgepep import Stopped, load, signals, states
+from edgepep import Stopped, checkpoint, load, signals, states
 from edgepep.training import Policy, train
 
 torch.set_num_threads(1)
@@ -59,7 +59,7 @@ def campaign(folder: Path, kills: int, number: int, seed: int) -> dict[str, int]
     assert run(folder / "whole") == 0
     wanted = (folder / "whole" / "weights.safetensors").read_bytes()
     chance, seen = random.Random(seed), {"killed": 0, "within a save": 0, "runs finished": 0, "before the handler": 0}
-    longest, halves = 0.2, set()
+    longest, halves = 0.4, set()
     out = folder / "run-0"
     while seen["killed"] < kills or out.exists():
         pid = child(out)
@@ -75,11 +75,13 @@ def campaign(folder: Path, kills: int, number: int, seed: int) -> dict[str, int]
             _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
         halves |= {(path.name, path.stat().st_mtime_ns) for path in out.glob(".*.new")}
-        if code == 0:
+        finished = (out / "run.json").exists() and "finished" in checkpoint.read_about(out)
+        if finished:  # it may be killed between its last word and its end
             assert (out / "weights.safetensors").read_bytes() == wanted, f"{out} ended at other weights"
             lines = [json.loads(line)["epoch"] for line in (out / "metrics.jsonl").read_text().splitlines()]
             assert lines == list(range(1, EPOCHS + 1)), lines
-            assert not states.found(out)
+            assert code or not states.found(out)
+            seen["killed"] += code != 0
             seen["runs finished"] += 1
             out = folder / f"run-{seen['runs finished']}"
             continue
@@ -87,7 +89,7 @@ def campaign(folder: Path, kills: int, number: int, seed: int) -> dict[str, int]
         seen["killed"] += 1
         seen["before the handler"] += number != signal.SIGKILL and code < 0
         assert not list(out.glob("*.damaged")), "a state was damaged"
-        assert len(states.found(out)) <= 3
+        assert len(states.found(out)) <= 8  # more than two only where a kill came between a save and the clearing
     return seen | {"within a save": len(halves)}
 
 
