@@ -129,6 +129,22 @@ def rewrite_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
     durable.write(path / METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
+def metrics(path: Path) -> list[dict[str, Any]]:
+    """The run's metrics, a table for each epoch.
+
+    Raises:
+        RunError: if they are damaged.
+
+    """
+    if not (path / METRICS).exists():
+        return []
+    try:
+        lines = durable.read(path / METRICS, _SPARE).decode().splitlines()
+        return [dict(json.loads(line)) for line in lines]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{path / METRICS} is damaged: {error}.") from error
+
+
 def save_weights(path: Path, rule: Rule) -> None:
     """Write the network's weights and the rule's feedback, with their SHA-256."""
     state: dict[str, Tensor] = {k: v.detach().cpu().contiguous() for k, v in rule.state_dict().items()}

@@ -50,3 +50,20 @@ def noted(asking: tuple[int, ...] = ASKING) -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ending(number: int = signal.SIGTERM) -> Iterator[None]:
+    """Let a signal that asks to stop end the program by SystemExit of 128 + its number, all in order."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

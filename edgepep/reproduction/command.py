@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from edgepep.errors import EdgepepError, RunError
+from edgepep.errors import EdgepepError, RunError, Stopped
 
 if TYPE_CHECKING:
     from edgepep.reproduction.identity import Plan
@@ -90,16 +90,17 @@ def _cores() -> int:
 
 def _run(missing: list[Plan], where: Where, jobs: int) -> list[str]:
     """Do runs, with a line for what happens; return those that failed, and why."""
-    from edgepep import training
+    from edgepep import signals, training
     from edgepep.reproduction import runner
     from edgepep.reproduction.progress import Log
 
     training.check_device(where.device)
     log = Log(len(missing), where.store.folder)
     try:
-        for said in runner.run(missing, where, jobs):
-            log.hear(said)
-    except KeyboardInterrupt:
+        with signals.ending():
+            for said in runner.run(missing, where, jobs):
+                log.hear(said)
+    except (KeyboardInterrupt, Stopped, SystemExit):
         log.stopped()
         raise
     return log.failed
