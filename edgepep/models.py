@@ -166,6 +166,8 @@ def from_table(table: dict[str, Any], file: str) -> Recipe:
         for key, model in (("training", TrainingTable), ("reported", Reported)):
             if key in options:
                 _validate_part(model, options[key], ("rules", rule, key), file)
+        if not isinstance(options.get("network", {}), dict):
+            raise RecipeError(f"{file}: rules.{rule}.network: it is {options['network']!r}; it must be a table.")
         if "network" in options:
             merged = _merged(recipe.network.model_dump(), options["network"])
             _validate_part(NetworkTable, merged, ("rules", rule, "network"), file)

@@ -221,13 +221,6 @@ def unpacked(content: bytes) -> None:
     _files.verified(FOLDER / "packed", "0" * 64)
 
 
-def pickled(content: bytes) -> None:
-    table = _files.batch(content)
-    assert all(
-        type(v) in (list, str, bytes, int, float, np.ndarray, tuple, bool, dict, type(None)) for v in table.values()
-    )
-
-
 EVENTS = bytes([1, 2, 0, 0, 9]) + bytes([3, 4, 128, 1, 0]) + bytes([5, 6, 0, 2, 0]) * 3
 IDX = struct.pack(">IIII", 0x803, 3, 4, 5) + bytes(60)
 
@@ -282,7 +275,7 @@ READERS = {
     "result": (of_bytes(a_result), read_result),
     "idx": (of_bytes(lambda: IDX), _files.idx),
     "gzip": (of_bytes(lambda: gzip.compress(IDX)), unpacked),
-    "cifar": (of_bytes(lambda: CIFAR), pickled),
+    "cifar": (of_bytes(lambda: CIFAR), _files.batch),
     "events": (of_bytes(lambda: EVENTS), read_events),
     "onnx": (of_bytes(a_model), run_model),
     "onnx cost": (of_bytes(a_model), count_model),

@@ -83,8 +83,11 @@ def batch(content: bytes) -> dict[str, Any]:
     return table
 
 
-class _Batch(pickle.Unpickler):
-    """Reads a pickle in which only arrays of NumPy may be made."""
+class _Batch(pickle._Unpickler):
+    """Reads a pickle in which only arrays of NumPy may be made.
+
+    It is Python's own reader in Python: the one in C takes memory as large as a number in the file says.
+    """
 
     _ALLOWED = frozenset(
         [("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")],
