@@ -290,7 +290,7 @@ def test_an_onnx_file_cannot_reach_other_files(where, in_node, tmp_path, monkeyp
 
 @pytest.mark.parametrize("name", fuzzing.READERS)
 def test_readers_refuse_with_typed_errors_only(name):
-    """A few inputs each; a hundred thousand of each are in docs/reliability.md."""
+    """A few inputs each; docs/reliability.md has the long campaigns."""
     if name == "events":
         pytest.importorskip("tonic")
     seen = [0, 0, 0.0]
