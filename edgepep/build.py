@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from edgepep.models import Recipe
     from edgepep.tables import LayerTable
 
+MOST_WEIGHTS, MOST_VALUES, MOST_MACS = 2**28, 2**24, 2**36
+"""Of a recipe's network, of one layer's answer to a sample at one time step, and of one layer's work on a sample."""
+
 
 def build(recipe: Recipe, seed: int, device: str) -> Network:
     """Make a recipe's network, its initial weights determined by the seed.
@@ -32,6 +36,8 @@ def build(recipe: Recipe, seed: int, device: str) -> Network:
         RecipeError: if a layer cannot take what the layer before it gives; the message names the layer and both.
 
     """
+    if not -(2**63) <= seed < 2**63:
+        raise EdgepepError(f"the seed is {seed}; it must be a whole number of 64 bits.")
     info = datasets.info(recipe.dataset)
     encode = spiking.encoder(recipe.time, seed) if recipe.time else None
     layers: list[Layer] = []
@@ -47,6 +53,7 @@ def build(recipe: Recipe, seed: int, device: str) -> Network:
             except RuntimeError as error:
                 raise _impossible(recipe, i, h, str(error).splitlines()[0]) from error
             layers.append(layer.train())
+            _refuse_large(recipe, i, h, sum(p.numel() for made in layers for p in made.parameters()))
     if tuple(posts[-1].shape) != (2, info.classes):
         raise _impossible(recipe, len(layers) - 1, h, f"the output must be {info.classes} values, one a class")
     sources = [table.reads for table in recipe.network.layers]
@@ -86,7 +93,13 @@ def _made(recipe: Recipe, rule: str, seed: int, network: Network, example: Tenso
             raise RecipeError(f"{recipe.name}: rules.{rule}.{key}: the rule has no such option. Allowed: {allowed}.")
     if "seed" in known:
         options.setdefault("seed", seed)
-    return kind(network, example, **options)
+    try:
+        return kind(network, example, **options)
+    except EdgepepError:
+        raise
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        said = (str(error).splitlines() or ["?"])[0]
+        raise RecipeError(f"{recipe.name}: rules.{rule}: {said} (given: {options})") from error
 
 
 def rule_class(name: str) -> type[Rule]:
@@ -174,10 +187,12 @@ def _synapses(recipe: Recipe, i: int, table: LayerTable, classes: int, pre: Tens
             raise _impossible(
                 recipe, i, pre, f'linear synapses read one axis, not {list(shape)}; prepare = ["flatten"]'
             )
+        _refuse_large(recipe, i, pre, shape[0] * features)
         return linear(shape[0], features, bias=bias, bits=bits, **scales)
     if len(shape) != 3:
         raise _impossible(recipe, i, pre, f"conv synapses read [channels, height, width], not {list(shape)}")
     kernel, stride, padding = _pair(table.kernel), _pair(table.stride), table.padding
+    _refuse_large_maps(recipe, i, table, pre, features)
     shaped: dict[str, Any] = {"stride": stride, "dilation": table.dilation, "groups": table.groups}
     if padding == "same":
         if table.dilation > 1 or bits is not None:
@@ -194,6 +209,22 @@ def _synapses(recipe: Recipe, i: int, table: LayerTable, classes: int, pre: Tens
     if shape[0] % table.groups or features % table.groups:
         raise _impossible(recipe, i, pre, f"{table.groups} groups do not divide {shape[0]} and {features} channels")
     return conv(shape[0], features, kernel, bias=bias, bits=bits, **shaped, **scales)
+
+
+def _refuse_large(recipe: Recipe, i: int, h: Tensor, weights: int, values: int = 0, macs: int = 0) -> None:
+    """Raise RecipeError before something is made that no machine should be asked for by a file."""
+    counts = (("weights", weights, MOST_WEIGHTS), ("values a sample", values, MOST_VALUES), ("MACs", macs, MOST_MACS))
+    for name, count, most in counts:
+        if count > most:
+            raise _impossible(recipe, i, h, f"{count} {name}; a recipe may have {most}")
+
+
+def _refuse_large_maps(recipe: Recipe, i: int, table: LayerTable, pre: Tensor, features: int) -> None:
+    kernel, padding = _pair(table.kernel), 0 if table.padding == "same" else table.padding
+    sides = [size + 2 * padding for size in pre.shape[-2:]]
+    positions = math.prod(-(-side // step) for side, step in zip(sides, _pair(table.stride), strict=True))
+    weights = max(1, pre.shape[-3] // table.groups) * features * math.prod(kernel)
+    _refuse_large(recipe, i, pre, weights, max(features * positions, math.prod(sides)), weights * positions)
 
 
 def _pair(value: int | list[int]) -> tuple[int, int]:

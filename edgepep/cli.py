@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
-from edgepep.errors import EdgepepError
+from edgepep.errors import EdgepepError, Stopped
 from edgepep.export_command import export
 from edgepep.reproduction.command import reproduce, results
 from edgepep.reproduction.sweep import sweep
-
-if TYPE_CHECKING:
-    from edgepep.diagnostics import Diagnostics
+from edgepep.train_command import train
 
 app = typer.Typer(
     name="edgepep",
@@ -28,69 +26,11 @@ app = typer.Typer(
 
 # typer reads these annotations when a command runs, so they are written out in full for Python 3.10.
 DataDir = Annotated[Optional[Path], typer.Option(help="Where the data are; else $EDGEPEP_DATA, else the cache.")]  # noqa: UP045
-Rule = Annotated[Optional[str], typer.Option(help="A rule's name (`edgepep rules`); else the recipe's.")]  # noqa: UP045
+Rule = Annotated[Optional[str], typer.Option(help="The run's rule, where it is code of your own: package.module:Name.")]  # noqa: UP045
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
 
 
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name (`edgepep models`), or a path to a .toml file.")],
-    rule: Rule = None,
-    epochs: Annotated[Optional[int], typer.Option(help="Else the recipe's.")] = None,  # noqa: UP045
-    seed: Annotated[int, typer.Option(help="Of weights, feedback, dropout and the order of samples.")] = 0,
-    device: Device = "cpu",
-    data_dir: DataDir = None,
-    out: Annotated[Optional[Path], typer.Option(help="Run directory to make; else one under runs/.")] = None,  # noqa: UP045
-    dataset: Annotated[Optional[str], typer.Option(help="Else the recipe's.")] = None,  # noqa: UP045
-    weight_bits: Annotated[Optional[int], typer.Option(help="Quantize weights, 1 to 8; else the recipe's.")] = None,  # noqa: UP045
-    activation_bits: Annotated[Optional[int], typer.Option(help="Quantize activities, 2 to 8.")] = None,  # noqa: UP045
-    freeze: Annotated[Optional[list[str]], typer.Option(help="Names of layers that rest, such as 0 or '[01]'.")] = None,  # noqa: UP045
-    head: Annotated[Optional[str], typer.Option(help="Another rule for the last layers: NAME, or NAME:LAYERS.")] = None,  # noqa: UP045
-    diagnose: Annotated[int, typer.Option(help="Measure the rule's credit every so many steps; 0 for never.")] = 0,
-) -> None:
-    """Train a recipe and keep the run in a directory."""
-    from edgepep import checkpoint, models, training
-    from edgepep.tables import head_of
-    from edgepep.terminal import Report
-
-    chosen = models.load(recipe)
-    if dataset:
-        chosen = chosen.but(dataset=dataset)
-    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
-    if any(value is not None for value in bits.values()):
-        chosen = chosen.but(quantized={key: value for key, value in bits.items() if value is not None})
-    if freeze:
-        chosen = chosen.but(network={"frozen": [*chosen.network.frozen, *freeze]})
-    if head:
-        chosen = chosen.but(head=head_of(head))
-    watcher = _diagnostics(diagnose)
-    rule = rule or chosen.rule
-    out = out or checkpoint.free(Path("runs") / f"{chosen.name}-{rule}-seed{seed}")
-    total = epochs if epochs is not None else chosen.settings(rule).epochs
-    print(f"{chosen.name} · rule {rule} · data {chosen.dataset} · {total} epochs · seed {seed} · {out}")
-    with Report(total) as report:
-        for epoch in training.train(
-            chosen,
-            rule=rule,
-            epochs=epochs,
-            seed=seed,
-            device=device,
-            data_dir=data_dir,
-            out=out,
-            watch=report.step,
-            before_step=watcher,
-        ):
-            report.epoch(epoch)
-    if watcher and watcher.history:
-        step, found = watcher.history[-1]
-        print(f"credit at step {step} (angles in degrees):\n{found}")
-    published = chosen.reported(rule)
-    if published:
-        spread = f" ± {published.std}" if published.std is not None else ""
-        print(
-            f"published after {chosen.settings(rule).epochs} epochs: {published.accuracy}{spread} % ({published.place})"
-        )
-    print(f"kept in {out}")
+app.command()(train)
 
 
 @app.command()
@@ -98,12 +38,13 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     device: Device = "cpu",
     data_dir: DataDir = None,
+    rule: Rule = None,
 ) -> None:
     """Test accuracy of a run's network."""
     from edgepep import checkpoint, datasets, training
 
     training.check_device(device)
-    read = checkpoint.read(run)
+    read = checkpoint.read(run, rule)
     test = datasets.load(read.recipe.dataset, False, data_dir).to(device)
     accuracy = training.evaluate(read.learner.to(device), test)
     print(f"{read.recipe.name} · rule {read.rule} · {accuracy:.2f} % of {len(test)} test samples of {test.name}")
@@ -192,26 +133,20 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
         raise typer.Exit
 
 
-def _diagnostics(every: int) -> Diagnostics | None:
-    if every < 0:
-        raise EdgepepError(f"--diagnose is {every}; it must be at least 0.")
-    if not every:
-        return None
-    from edgepep.diagnostics import Diagnostics
-
-    return Diagnostics(every)
-
-
 def main() -> None:
-    """Run the command line; what the user can mend is one line and exit code 2, Ctrl-C is 130."""
+    """Run the command line; what the user can mend is one line and exit code 2.
+
+    Training that a signal has stopped, its state kept, is one line and 128 + the signal's number: 143 for SIGTERM, 130
+    for Ctrl-C, 138 for SIGUSR1 on Linux. Anything else that Ctrl-C stops is 130 too.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         app()
     except EdgepepError as error:
-        print(f"edgepep: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        print(f"edgepep: {error}" if isinstance(error, Stopped) else f"edgepep: error: {error}", file=sys.stderr)
+        raise SystemExit(error.code) from None
     except KeyboardInterrupt:
         print("edgepep: stopped.", file=sys.stderr)
         raise SystemExit(130) from None

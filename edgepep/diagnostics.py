@@ -82,6 +82,14 @@ class Diagnostics:
         self._said: set[str] = set()
         self._step = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to measure and warn as an uninterrupted one; `history` is not kept."""
+        return {"step": self._step, "said": sorted(self._said)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another one stopped."""
+        self._step, self._said = state["step"], set(state["said"])
+
     def __call__(self, rule: Rule, x: Tensor, target: Tensor, samples: Tensor | None = None) -> None:
         """Measure, if it is time to."""
         self._step += 1

@@ -4,6 +4,9 @@
 class EdgepepError(Exception):
     """Any error that the user of edgepep can mend; the command line prints it on one line and exits with 2."""
 
+    code: int = 2
+    """The command line's exit code."""
+
 
 class UnknownName(EdgepepError, LookupError):
     """A rule, recipe, data set or target that does not exist."""
@@ -31,3 +34,14 @@ class RunError(EdgepepError):
 
 class ExportError(EdgepepError):
     """A network that cannot be written in a form, or a written file that does not agree with the network."""
+
+
+class Stopped(EdgepepError):
+    """Training that was asked to stop by a signal, and has kept its state; exit code 128 + the signal's number."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal, self.code = signal, 128 + signal
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.signal)

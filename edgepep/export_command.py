@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 SAMPLES = 1000  # real inputs on which an export is compared
 DataDir = Annotated[Optional[Path], typer.Option(help="Where the data are; else $EDGEPEP_DATA, else the cache.")]  # noqa: UP045
 
+Rule = Annotated[Optional[str], typer.Option(help="The run's rule, where it is code of your own: package.module:Name.")]  # noqa: UP045
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
@@ -23,6 +25,7 @@ def export(
     training: Annotated[bool, typer.Option("--training", help="Write the training step too, for a device.")] = False,
     steps: Annotated[Optional[int], typer.Option(help="And one graph of so many steps; of --training.")] = None,  # noqa: UP045
     data_dir: DataDir = None,
+    rule: Rule = None,
 ) -> None:
     """Write a run's network in another form, run what was written, and compare the two on real samples."""
     from edgepep import checkpoint, datasets
@@ -30,7 +33,7 @@ def export(
 
     if (training and format != "onnx") or (steps is not None and not training):
         raise EdgepepError("--training writes ONNX, and --steps is of --training; leave out --format, or --steps.")
-    read = checkpoint.read(run)
+    read = checkpoint.read(run, rule)
     if training:
         print(_learns_on_a_device(read, out or run / "training", steps, data_dir))
         return

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from edgepep import datasets, plugins
-from edgepep.errors import RecipeError, UnknownName
+from edgepep import datasets, plugins, toml_files
+from edgepep.errors import EdgepepError, RecipeError, UnknownName
 from edgepep.folders import MODELS
 from edgepep.tables import (
     HeadTable,
@@ -25,11 +25,6 @@ from edgepep.tables import (
 if TYPE_CHECKING:
     from edgepep.network import Network
     from edgepep.rule import Rule
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 class Recipe(Table):
@@ -125,16 +120,14 @@ def _read(path: Path, above: list[Path]) -> dict[str, Any]:
     if path in above or len(above) > 8:
         raise RecipeError(f"{path}: base leads back to itself.")
     try:
-        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not TOML: {error}.") from error
+        table = toml_files.read(path)
+    except EdgepepError as error:
+        raise RecipeError(str(error)) from error
     base = table.pop("base", None)
     if base is None:
         return table
-    if not isinstance(base, str):
-        raise RecipeError(f"{path}: base is {base!r}; it must be the name of a recipe.")
+    if not isinstance(base, str) or not re.fullmatch(r"\w[\w.-]*", base):
+        raise RecipeError(f"{path}: base is {base!r}; it must be the name of a recipe, beside this one or edgepep's.")
     beside = path.parent / f"{base}.toml"
     below = beside if beside.exists() else MODELS / f"{plugins.check('recipe', base, names())}.toml"
     return _merged(_without_reported(_read(below, [*above, path])), table)
@@ -173,6 +166,8 @@ def from_table(table: dict[str, Any], file: str) -> Recipe:
         for key, model in (("training", TrainingTable), ("reported", Reported)):
             if key in options:
                 _validate_part(model, options[key], ("rules", rule, key), file)
+        if not isinstance(options.get("network", {}), dict):
+            raise RecipeError(f"{file}: rules.{rule}.network: it is {options['network']!r}; it must be a table.")
         if "network" in options:
             merged = _merged(recipe.network.model_dump(), options["network"])
             _validate_part(NetworkTable, merged, ("rules", rule, "network"), file)

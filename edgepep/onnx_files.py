@@ -122,15 +122,36 @@ class Runner:
     def __init__(self, model: str | bytes, preset: str = "parity") -> None:
         try:
             self.made = _kit().session(model, preset)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise ExportError(f"{model}: {error}" if isinstance(model, str) else str(error)) from error
         self.inputs = [value.name for value in self.made.get_inputs()]
         self.outputs = [value.name for value in self.made.get_outputs()]
 
     def __call__(self, given: dict[str, Tensor]) -> list[Tensor]:
         """Outputs, in order."""
-        answers = self.made.run(None, {name: value.numpy() for name, value in given.items()})
+        try:
+            answers = self.made.run(None, {name: value.numpy() for name, value in given.items()})
+        except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
+            raise ExportError(f"onnxruntime cannot run the model: {(str(error).splitlines() or ['?'])[0]}") from error
         return [torch.from_numpy(answer) for answer in answers]
+
+
+def loaded(path: Path | str) -> Any:
+    """An ONNX model; tensors that it keeps in other files stay there, and none of them is opened.
+
+    Raises:
+        ExportError: if it cannot be read, or is no such model.
+
+    """
+    import onnx
+
+    try:
+        return onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise ExportError(f"cannot read {path}: {error.strerror}.") from error
+    except Exception as error:  # protobuf's own, and onnx's
+        said = (str(error).splitlines() or ["?"])[0]
+        raise ExportError(f"{path} is not an ONNX file that can be read: {said}.") from error
 
 
 def keep(path: Path, target: str, parity: Any) -> None:

@@ -61,8 +61,8 @@ def weights(bits: int, *, per_channel: bool = False, power_of_two: bool = False)
     """Options of Brevitas' synapses for weights of some bits.
 
     Args:
-        bits: 3 to 16 for integers of a narrow range, whose scale is that of the largest weight; 2 for -1, 0 and 1, whose
-            scale is the mean magnitude, for by the largest weight nearly all would be 0; 1 for sign x mean.
+        bits: 3 to 16 for integers of a narrow range, whose scale is that of the largest weight; 2 for -1, 0 and 1,
+            whose scale is the mean magnitude, for by the largest nearly all would be 0; 1 for sign x mean.
         per_channel: a scale for each output channel, rather than one for all weights.
         power_of_two: scales are powers of two, rounded up, and of 2 bits too that of the largest weight.
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edgepep.errors import RecipeError
 
-Positive = Annotated[int, Field(gt=0)]
+MOST = 2**31 - 1
+Positive = Annotated[int, Field(gt=0, le=MOST)]
 Pair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 """Height and width."""
 
@@ -30,13 +31,13 @@ class LayerTable(Table):
     """Numbers of the layers whose answers it adds up; else the one before."""
     kernel: Positive | Pair = 3
     stride: Positive | Pair = 1
-    padding: Annotated[int, Field(ge=0)] | Literal["same"] = 0
+    padding: Annotated[int, Field(ge=0, le=MOST)] | Literal["same"] = 0
     """"same": as TensorFlow pads, so that a stride divides the map, rounded up."""
     dilation: Positive = 1
     groups: Positive = 1
     neurons: Literal["relu", "tanh", "identity"] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    prepare: list[str] = []
+    prepare: Annotated[list[str], Field(max_length=100)] = []
 
     @field_validator("prepare")
     @classmethod
@@ -51,7 +52,7 @@ class LayerTable(Table):
 class NetworkTable(Table):
     """The layers in order; the last is the output. `neurons` are those of every hidden layer that names none."""
 
-    layers: Annotated[list[LayerTable], Field(min_length=1)]
+    layers: Annotated[list[LayerTable], Field(min_length=1, max_length=1000)]
     neurons: Literal["relu", "tanh", "identity"] = "relu"
     bias: bool = False
     initialisation: Literal["he_uniform", "default"] = "he_uniform"
@@ -138,7 +139,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class SpikingTable(Table):
     """Time steps, code and neurons of a spiking network; the parameters are snnTorch's."""
 
-    steps: Positive = 25
+    steps: Annotated[int, Field(gt=0, le=2**16)] = 25
     """Not used by data that have a time axis of their own."""
     code: Literal["constant", "poisson", "latency", "frames"] = "constant"
     """How data become a current over time; "frames": they have a time axis."""

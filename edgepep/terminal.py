@@ -43,16 +43,20 @@ class Report:
             done = (now.epoch - 1) * now.steps + now.step
             self.bar.update(self.task, completed=done, total=self.epochs * now.steps, description=text)
 
+    def say(self, line: str) -> None:
+        """Print a line."""
+        if self.bar:
+            self.bar.console.print(line, highlight=False)
+        else:
+            print(line, flush=True)
+
     def epoch(self, done: Epoch) -> None:
         """Print an epoch's line."""
         line = (
             f"epoch {done.epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {done.loss:.4f}  "
             f"train {done.train_accuracy:.2f} %  test {done.test_accuracy:.2f} %  {done.seconds:.1f} s"
         )
-        if self.bar:
-            self.bar.console.print(line, highlight=False)
-        else:
-            print(line, flush=True)
+        self.say(line)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int] | None = None) -> None:

@@ -12,18 +12,25 @@ else:
     import tomli as tomllib
 
 
+MOST = 1 << 18  # bytes
+
+
 def read(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
-        EdgepepError: if it cannot be read, or is not TOML.
+        EdgepepError: if it cannot be read, is longer than 256 KiB, or is not TOML.
 
     """
     try:
-        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MOST + 1)
+        if len(content) > MOST:
+            raise EdgepepError(f"{path} has more than {MOST} bytes.")
+        table: dict[str, Any] = tomllib.loads(content.decode("utf-8").replace("\r\n", "\n"))
     except OSError as error:
         raise EdgepepError(f"cannot read {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, OverflowError) as error:  # TOML's own, of UTF-8, and of numbers and dates
         raise EdgepepError(f"{path}: not TOML: {error}.") from error
     return table
 

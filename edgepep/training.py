@@ -1,49 +1,26 @@
-"""Epochs: fit a rule to data, evaluate a network, and run a recipe from data to a run directory."""
+"""Fit a rule to data, and run a recipe from data to a run directory."""
 
-import math
-import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
-from edgepep import checkpoint, datasets
+from edgepep import checkpoint, datasets, rundir
 from edgepep.build import rule_class
 from edgepep.datasets import Data
-from edgepep.errors import DivergenceError, EdgepepError
+from edgepep.errors import EdgepepError
+from edgepep.evaluation import evaluate
+from edgepep.keeper import AS_USUAL, Keeper, Policy
+from edgepep.loop import BeforeStep, Epoch, Loop, Progress
 from edgepep.models import Recipe
-from edgepep.network import Network
 from edgepep.rule import Rule
 from edgepep.synapses import calibrate
 from edgepep.updater import InPlaceSGD
 
-BeforeStep = Callable[[Rule, Tensor, Tensor, Tensor], None]
-_LOOK_EVERY = 50  # steps between looks at the loss, each of which waits for the device
-
-
-class Progress(NamedTuple):
-    """How training stands in the middle of an epoch."""
-
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    accuracy: float
-
-
-class Epoch(NamedTuple):
-    """What one epoch gave: mean training loss, accuracies in percent, seconds of training."""
-
-    epoch: int
-    loss: float
-    train_accuracy: float
-    test_accuracy: float
-    seconds: float
+__all__ = ["Epoch", "Policy", "Progress", "check_device", "evaluate", "fit", "prepare", "train"]
 
 
 def fit(
@@ -77,69 +54,18 @@ def fit(
         DivergenceError: as soon as the loss is seen not to be finite.
 
     """
-    for epoch in range(1, epochs + 1):
-        started = time.perf_counter()
-        loss, accuracy = _one_epoch(rule, data, optimizer, batch_size, seed, epoch, watch, before_step)
-        seconds = time.perf_counter() - started
-        if scheduler is not None:
-            scheduler.step()
-        yield Epoch(epoch, loss, accuracy, evaluate(rule, test) if test else math.nan, seconds)
-
-
-def _one_epoch(
-    rule: Rule,
-    data: Data,
-    optimizer: Optimizer,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    watch: Callable[[Progress], None] | None,
-    before_step: BeforeStep | None,
-) -> tuple[float, float]:
-    """Mean loss and accuracy in percent over one epoch's batches, as they were before each update."""
-    rule.train()
-    steps = math.ceil(len(data) / batch_size)
-    total = torch.zeros(2, device=data.labels.device)
-    seen = 0
-    for step, (x, target, samples) in enumerate(data.shuffled(batch_size, seed, epoch), 1):
-        if before_step is not None:
-            before_step(rule, x, target, samples)
-        optimizer.zero_grad()
-        outcome = rule(x, target, samples)
-        optimizer.step()
-        seen += len(target)
-        right = (outcome.logits.argmax(1) == target).sum()
-        total += torch.stack([outcome.loss * len(target), right])
-        if step % _LOOK_EVERY == 0 or step == steps:
-            loss, accuracy = (total / seen).tolist()
-            if not math.isfinite(loss):
-                raise DivergenceError(
-                    f"the loss is {loss} by step {step} of epoch {epoch}: training has diverged. "
-                    "Lower the learning rate or the strength of the feedback."
-                )
-            if watch:
-                watch(Progress(epoch, step, steps, loss, 100 * accuracy))
-    return loss, 100 * accuracy
-
-
-@torch.no_grad()
-def evaluate(trained: Rule | Network, data: Data, batch_size: int = 1000) -> float:
-    """Accuracy in percent on a data set, in evaluation mode; the mode is put back.
-
-    Args:
-        trained: a rule, which knows how its network is to be asked, or a network, of which the largest logit counts.
-        data: on the same device.
-        batch_size: samples at a time.
-
-    """
-    was_training = trained.training
-    trained.eval()
-    scores = trained.predict if isinstance(trained, Rule) else trained
-    right = torch.zeros((), dtype=torch.int64, device=data.labels.device)
-    for x, target in data.in_order(batch_size):
-        right += (scores(x).argmax(1) == target).sum()
-    trained.train(was_training)
-    return 100 * int(right) / len(data)
+    yield from Loop(
+        rule,
+        data,
+        optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        scheduler=scheduler,
+        test=test,
+        watch=watch,
+        before_step=before_step,
+    ).run()
 
 
 def prepare(recipe: Recipe, rule: str, seed: int, data: Data, device: str) -> tuple[Rule, InPlaceSGD, LRScheduler]:
@@ -163,8 +89,13 @@ def train(
     out: Path | str | None = None,
     watch: Callable[[Progress], None] | None = None,
     before_step: BeforeStep | None = None,
+    policy: Policy = AS_USUAL,
 ) -> Iterator[Epoch]:
     """Run a recipe, yielding each Epoch; with `out`, keep it in a run directory.
+
+    An unfinished run that is already there, and was asked the same, is gone on with where its last state was kept, in
+    the middle of an epoch too: on a CPU, with as many threads, it ends at the same weights, bit for bit. Epochs that
+    were finished before are in its metrics.jsonl and are not yielded again.
 
     Args:
         recipe: from `edgepep.load`.
@@ -173,9 +104,10 @@ def train(
         seed: of weights, feedback, dropout and the order of the samples.
         device: "cpu" or "cuda".
         data_dir: where the data are; else $EDGEPEP_DATA, else a folder in the user's cache.
-        out: directory to make for the run; None keeps nothing.
+        out: directory of the run; None keeps nothing.
         watch: called every few steps.
         before_step: called before every step, such as an edgepep.Diagnostics.
+        policy: when to keep the state, and what to do when the loss is not finite or a signal asks to stop.
 
     Raises:
         EdgepepError: for a device or epochs that cannot be, and what loading, building and fitting raise.
@@ -187,28 +119,26 @@ def train(
         raise EdgepepError(f"epochs is {epochs}; it must be at least 1.")
     rule_class(rule)  # a name that is wrong is said before data are loaded
     check_device(device)
+    path, asked = None if out is None else Path(out), checkpoint.asked_for(recipe, rule, seed, epochs, device)
+    if path:
+        rundir.check(path, asked, policy.resume)
+    elif policy.on_divergence != "stop":
+        raise EdgepepError(f"on_divergence is {policy.on_divergence!r}, which needs a run directory to reload from.")
     data, test = (datasets.load(recipe.dataset, part, data_dir).to(device) for part in (True, False))
     made, optimizer, scheduler = prepare(recipe, rule, seed, data, device)
-    path = None if out is None else checkpoint.fresh_directory(out)
-    if path:
-        checkpoint.begin(path, recipe, rule, seed, epochs=epochs, device=device)
-    batch_size = recipe.settings(rule).batch_size
-    for epoch in fit(
+    loop = Loop(
         made,
         data,
         optimizer,
         epochs=epochs,
-        batch_size=batch_size,
+        batch_size=recipe.settings(rule).batch_size,
         seed=seed,
         scheduler=scheduler,
         test=test,
         watch=watch,
         before_step=before_step,
-    ):
-        if path:
-            checkpoint.note(path, epoch._asdict())
-            checkpoint.save_weights(path, made)
-        yield epoch
+    )
+    yield from loop.run() if path is None else Keeper(path, loop, recipe, asked, policy).run()
 
 
 def check_device(device: str) -> None:

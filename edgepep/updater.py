@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from edgepep.errors import EdgepepError
-from edgepep.local import Factor, Gradient, Product, accumulate_
+from edgepep.followed import Followed
+from edgepep.local import Factor, Gradient, accumulate_
 from edgepep.stand_in import StandIn
 
 if TYPE_CHECKING:
     from edgepep.network import Network
-
-_REFRESH = 1000  # updates after which a followed response is multiplied afresh, which bounds its rounding error
 
 
 class Updater(Protocol):
@@ -69,7 +68,8 @@ class InPlaceSGD(torch.optim.SGD):
             if not 0 <= value < top:
                 raise EdgepepError(f"{name} is {value}; it must be at least 0 and below {top}.")
         self.follow = follow
-        self._followed: dict[nn.Parameter, _Followed] = {}
+        self._followed: dict[nn.Parameter, Followed] = {}
+        self._restored: dict[nn.Parameter, tuple[int, dict[str, Any]]] = {}
         super().__init__(
             parameter_groups(network, lr, rates or {}), lr=lr, momentum=momentum, weight_decay=weight_decay
         )
@@ -79,19 +79,38 @@ class InPlaceSGD(torch.optim.SGD):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with settings of their own, as in torch."""
-        add = torch.optim.SGD.add_param_group
-        add = getattr(add, "__wrapped__", add)  # torch's wrapper imports its compiler: seconds, for nothing
-        add(self, param_group)
+        _unwrapped(torch.optim.SGD.add_param_group)(self, param_group)
         self._group_of = {p: group for group in self.param_groups for p in group["params"]}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Torch's, and the followed responses, which a sum of small products gives otherwise than one product."""
+        state: dict[str, Any] = _unwrapped(torch.optim.SGD.state_dict)(self)
+        place = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
+        waiting = {place[p]: kept for p, (version, kept) in self._restored.items() if version == p._version}
+        live = {place[p]: f.state() for p, f in self._followed.items() if f.version == p._version}
+        return state | {"followed": waiting | live}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a state_dict of this class or of torch.optim.SGD."""
-        super().load_state_dict(state_dict)
-        for state in self.state.values():
+        """Restore a state_dict of this class or of torch.optim.SGD; the weights are to be restored before.
+
+        Raises:
+            EdgepepError: if a velocity has not the shape of its weights.
+
+        """
+        _unwrapped(torch.optim.SGD.load_state_dict)(self, state_dict)
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        self._group_of = {p: group for group in self.param_groups for p in group["params"]}
+        for parameter, state in self.state.items():
             if "velocity_codes" in state:  # torch has made them floats, as it takes the weights to be
                 state["velocity_codes"] = state["velocity_codes"].to(torch.int8)
+                state["velocity_scale"] = state["velocity_scale"].to(torch.float32)
+            for name, value in state.items():
+                wanted = (len(parameter), 1) if name == "velocity_scale" else tuple(parameter.shape)
+                if isinstance(value, Tensor) and tuple(value.shape) != wanted:
+                    raise EdgepepError(f"{name} of weights {list(parameter.shape)} has the shape {list(value.shape)}.")
         self._followed.clear()
-        self._group_of = {p: group for group in self.param_groups for p in group["params"]}
+        kept = state_dict.get("followed", {}).items()
+        self._restored = {parameters[i]: (parameters[i]._version, state) for i, state in kept}
 
     def apply(self, parameter: nn.Parameter, gradient: Gradient, scale: Factor = 1.0) -> None:
         """Change one parameter now, by scale * gradient."""
@@ -128,7 +147,10 @@ class InPlaceSGD(torch.optim.SGD):
         """
         followed = self._followed.get(weight)
         if followed is None or not followed.holds(weight, rows):
-            followed = self._followed[weight] = _Followed(weight, rows, self.state[weight].get("momentum_buffer"))
+            followed = self._followed[weight] = Followed(weight, rows, self.state[weight].get("momentum_buffer"))
+            version, state = self._restored.pop(weight, (-1, {}))
+            if version == weight._version:
+                followed.restore(state)
         return followed.response
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -177,6 +199,11 @@ def descend_(
         accumulate_(parameter, gradient, beta=1 - lr * decay if decay else 1.0, alpha=-lr * scale)
 
 
+def _unwrapped(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of torch's optimizer without its wrapper, which imports torch's compiler: seconds, for nothing."""
+    return getattr(method, "__wrapped__", method)
+
+
 def parameter_groups(network: Network, lr: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
     """Parameters that learn, grouped by learning rate, as every torch optimizer takes them.
 
@@ -214,30 +241,3 @@ def _refuse_shared(network: Network) -> None:
                     "InPlaceSGD would change it twice a step. Train them with a torch optimizer over `.grad`."
                 )
             owner[parameter] = layer.name
-
-
-class _Followed:
-    """The response of some rows to a weight, and its velocity, taken along with each update."""
-
-    def __init__(self, weight: Tensor, rows: Tensor, velocity: Tensor | None) -> None:
-        self.rows, self.version, self.age = rows, weight._version, 0
-        self.response = rows @ weight.t()
-        self.velocity = torch.zeros_like(self.response) if velocity is None else rows @ velocity.t()
-
-    def holds(self, weight: Tensor, rows: Tensor) -> bool:
-        """Whether the response is that of these rows to the weight as it is now."""
-        return self.version == weight._version and self.rows is rows and self.age < _REFRESH
-
-    def update(
-        self, weight: Tensor, gradient: Gradient, scale: Factor, lr: float, momentum: float, decay: float
-    ) -> bool:
-        """Make an update that the weight is about to make; False if it cannot be followed."""
-        if not isinstance(gradient, Product) or self.version != weight._version:
-            return False
-        change = Product(gradient.right @ self.rows.t(), gradient.left)
-        accumulate_(self.velocity, change, beta=momentum, alpha=scale)
-        if decay:
-            self.velocity.add_(self.response, alpha=decay)
-        self.response.add_(self.velocity, alpha=-lr)
-        self.age += 1
-        return True

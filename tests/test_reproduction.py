@@ -14,7 +14,7 @@ import torch
 import edgepep
 from edgepep import folders
 from edgepep.cli import main
-from edgepep.errors import EdgepepError, RecipeError, RunError, UnknownName
+from edgepep.errors import EdgepepError, RecipeError, RunError, Stopped, UnknownName
 from edgepep.reproduction import page, plots, runner, sets, table
 from edgepep.reproduction.identity import Identity, setting
 from edgepep.reproduction.progress import estimate
@@ -380,3 +380,44 @@ def test_every_stored_run_is_whole():
         result = read(path)
         assert result.accuracy is None or torch.isfinite(torch.tensor(result.accuracy))
         assert {"command", "versions", "seed", "machine"} <= set(result.about)
+
+
+def test_a_run_goes_on_inside_an_epoch(tiny, tmp_path, monkeypatch):
+    """A run that was stopped, or killed, in the middle is not begun again, and gives the same result."""
+    plan, *_ = sets.load(tiny(seeds=1, epochs=6)).plans()
+    whole = runner.Where(Store(tmp_path / "whole"))
+    assert [said.what for said in runner.perform(plan, whole)][-1] == "stored"
+    monkeypatch.setattr(runner, "_SAVE_EVERY", 0.0)
+    where = runner.Where(Store(tmp_path / "runs"))
+    seen = runner.perform(plan, where)
+    assert [next(seen).what for _ in range(4)] == ["began", "epoch", "epoch", "epoch"]
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Stopped):
+        next(seen)
+    work = where.store.work(plan)
+    assert (work / "run.json").exists()
+    assert not where.store.read()
+    said = [one.what for one in runner.perform(plan, where)]
+    assert said == ["began", "epoch", "epoch", "epoch", "stored"]
+    assert not work.exists()
+    results = [next(iter(Store(tmp_path / name).read().values())) for name in ("whole", "runs")]
+    assert results[0].curve["test_accuracy"] == results[1].curve["test_accuracy"]
+    assert results[0].curve["loss"] == results[1].curve["loss"]
+
+
+def test_a_run_that_ended_but_was_not_stored_is_not_done_again(tiny, tmp_path, monkeypatch):
+    plan, *_ = sets.load(tiny(seeds=1)).plans()
+    where = runner.Where(Store(tmp_path / "runs"))
+    add = Store.add
+    monkeypatch.setattr(Store, "add", lambda *_: (_ for _ in ()).throw(OSError("killed here")))
+    assert [said.what for said in runner.perform(plan, where)][-1] == "failed"
+    monkeypatch.setattr(Store, "add", add)
+    assert [said.what for said in runner.perform(plan, where)] == ["began", "stored"]
+
+
+def test_a_working_directory_that_cannot_be_used_is_begun_again(tiny, tmp_path):
+    plan, *_ = sets.load(tiny(seeds=1)).plans()
+    where = runner.Where(Store(tmp_path / "runs"))
+    where.store.work(plan).mkdir()
+    (where.store.work(plan) / "run.json").write_text("{")
+    assert [said.what for said in runner.perform(plan, where)] == ["began", "epoch", "epoch", "stored"]

@@ -39,13 +39,15 @@ class Data:
             x = x.float()
         return x, self.labels[index]
 
-    def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def shuffled(
+        self, batch_size: int, seed: int, epoch: int, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Batches, and which samples are in them, in an order that (seed, epoch) determines on every device.
 
-        The last batch may be short.
+        The last batch may be short; `start` leaves out that many at the beginning.
         """
         order = noise.bits((len(self),), noise.key(seed, epoch, device=self.labels.device)).argsort(stable=True)
-        for index in order.split(batch_size):
+        for index in order.split(batch_size)[start:]:
             yield (*self.take(index), index)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepep.errors import EdgepepError
+from edgepep.onnx_files import loaded
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ def inference_cost(path: Path | str) -> InferenceCost:
 
     path = Path(path)
     try:
-        model = onnx.load(path)
+        model = loaded(path)
         for value in model.graph.input:
             for side in value.type.tensor_type.shape.dim:
                 if not side.dim_value:
                     side.dim_value = 1
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except OSError as error:
-        raise EdgepepError(f"cannot read {path}: {error.strerror}.") from error
+    except EdgepepError:
+        raise
     except Exception as error:  # protobuf's own, and onnx's
         raise EdgepepError(f"{path} is not an ONNX file that can be read: {str(error).splitlines()[0]}.") from error
     graph = model.graph

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from edgepep.errors import EdgepepError, RunError
+from edgepep.errors import EdgepepError, RunError, Stopped
 
 if TYPE_CHECKING:
     from edgepep.reproduction.identity import Plan
@@ -91,22 +91,23 @@ def cores() -> int:
 
 def do(missing: list[Plan], where: Where, jobs: int, slurm: bool = False) -> list[str]:
     """Do runs, with a line for what happens; return those that failed, and why."""
-    from edgepep import training
+    from edgepep import signals, training
     from edgepep.reproduction import runner
     from edgepep.reproduction.progress import Log
 
     log = Log(len(missing), where.store.folder)
     try:
-        if slurm:
-            from edgepep.reproduction import cluster
+        with signals.ending():
+            if slurm:
+                from edgepep.reproduction import cluster
 
-            heard = cluster.submitted(missing, where, jobs)
-        else:
-            training.check_device(where.device)
-            heard = runner.run(missing, where, jobs)
-        for said in heard:
-            log.hear(said)
-    except KeyboardInterrupt:
+                heard = cluster.submitted(missing, where, jobs)
+            else:
+                training.check_device(where.device)
+                heard = runner.run(missing, where, jobs)
+            for said in heard:
+                log.hear(said)
+    except (KeyboardInterrupt, Stopped, SystemExit):
         log.stopped()
         raise
     return log.failed

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from edgepep.errors import Stopped
 from edgepep.reproduction.identity import Plan
 from edgepep.reproduction.runner import Said, Where, perform
 
@@ -42,7 +43,7 @@ class _Worker:
         return said
 
     def end(self) -> None:
-        """Stop the process, whatever it is doing."""
+        """Stop the process; a run that is under way keeps its state first."""
         self.process.terminate()
         self.process.join()
         self.connection.close()
@@ -87,8 +88,11 @@ def _serve(connection: Connection, where: Where) -> None:
             plan = connection.recv()
         except EOFError:
             return
-        for said in perform(plan, where):
-            connection.send(said)
+        try:
+            for said in perform(plan, where, (signal.SIGTERM,)):
+                connection.send(said)
+        except Stopped:  # its state is kept
+            return
         connection.send(None)
 
 

@@ -65,7 +65,7 @@ class Log:
 
     def stopped(self) -> None:
         """Say what is kept."""
-        print(f"{self.stored} runs of this call are kept in {self.folder}; the same command does the rest.", flush=True)
+        print(f"{self.stored} runs of this call are kept in {self.folder}; the same command goes on.", flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from edgepep import checkpoint, datasets, training
-from edgepep.errors import DataError, DivergenceError
+from edgepep import checkpoint, datasets, rundir, signals, training
+from edgepep.errors import DataError, DivergenceError, RunError, Stopped
+from edgepep.keeper import Policy
 from edgepep.reproduction.identity import Plan
 from edgepep.reproduction.store import CURVE, Store
 from edgepep.training import Epoch
 
 _PATIENCE = 2.0  # seconds for which a run that another process holds is waited for before others are tried
+
+_SAVE_EVERY = 60.0  # seconds between two states that a run can go on from
 
 
 class Said(NamedTuple):
@@ -61,8 +65,18 @@ def run(plans: Sequence[Plan], where: Where, jobs: int = 1) -> Iterator[Said]:
         yield from at_once(ready, where, min(jobs, len(ready)))
 
 
-def perform(plan: Plan, where: Where) -> Iterator[Said]:
-    """Do one run, unless it is stored or another process is at it."""
+def perform(plan: Plan, where: Where, asking: tuple[int, ...] = signals.ASKING) -> Iterator[Said]:
+    """Do one run, or go on with it, unless it is stored or another process is at it.
+
+    Args:
+        plan: the run.
+        where: data, device and store.
+        asking: signals on which the run's state is kept.
+
+    Raises:
+        Stopped: when one of them has come.
+
+    """
     try:
         with where.store.lock(plan, _PATIENCE) as mine:
             if not mine:
@@ -70,28 +84,53 @@ def perform(plan: Plan, where: Where) -> Iterator[Said]:
             elif where.store.holds(plan):
                 yield Said(plan, "stored")
             else:
-                yield from _perform(plan, where)
+                with signals.noted(asking) as stop:
+                    yield from _perform(plan, where, stop)
+    except Stopped:
+        raise
     except Exception as error:  # of any kind: it is this run's alone
         yield Said(plan, "failed", error=(str(error).splitlines() or [type(error).__name__])[0])
 
 
-def _perform(plan: Plan, where: Where) -> Iterator[Said]:
+def _perform(plan: Plan, where: Where, stop: signals.Stop) -> Iterator[Said]:
     yield Said(plan, "began")
+    work = where.store.work(plan)
     about = checkpoint.describe(
         plan.recipe, plan.rule, plan.seed, epochs=plan.epochs, device=_name(where.device), **_threads()
     )
-    epochs: list[Epoch] = []
     failed = ""
     try:
-        for epoch in training.train(
-            plan.recipe, rule=plan.rule, seed=plan.seed, device=where.device, data_dir=where.data_dir
-        ):
-            epochs.append(epoch)
-            yield Said(plan, "epoch", epoch)
+        if _is_to_be_done(plan, where, work):
+            for epoch in training.train(
+                plan.recipe,
+                rule=plan.rule,
+                epochs=plan.epochs,
+                seed=plan.seed,
+                device=where.device,
+                data_dir=where.data_dir,
+                out=work,
+                policy=Policy(save_every=_SAVE_EVERY, stop=stop),
+            ):
+                yield Said(plan, "epoch", epoch)
     except DivergenceError as error:
-        failed = str(error)
+        failed = str(error).split(" The last good state")[0]
+    epochs = [Epoch(**line) for line in checkpoint.metrics(work)]
     where.store.add(plan, record(plan, about, epochs, failed))
+    shutil.rmtree(work, ignore_errors=True)
     yield Said(plan, "diverged" if failed else "stored", epochs[-1] if epochs else None, failed)
+
+
+def _is_to_be_done(plan: Plan, where: Where, work: Path) -> bool:
+    """Whether a run has not come to its end in its working directory, which is cleared if it cannot be gone on with."""
+    asked = checkpoint.asked_for(plan.recipe, plan.rule, plan.seed, plan.epochs, where.device)
+    try:
+        about = checkpoint.read_about(work) if (work / checkpoint.ABOUT).exists() else {}
+        if about.get("finished") and not checkpoint.differing({key: about.get(key) for key in asked}, asked):
+            return False
+        rundir.check(work, asked)
+    except RunError:
+        shutil.rmtree(work, ignore_errors=True)
+    return True
 
 
 def record(plan: Plan, about: dict[str, Any], epochs: list[Epoch], failed: str = "") -> dict[str, Any]:

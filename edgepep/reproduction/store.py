@@ -108,6 +108,16 @@ class Store:
         """Where a run may be: under its label, or with a digest where another run has that name."""
         return [self.folder / f"{plan.label}.json", self.folder / f"{plan.label}-{plan.identity.short}.json"]
 
+    def work(self, plan: Plan) -> Path:
+        """Directory in which a run is done, so that it can be gone on with; git does not see it."""
+        folder = self.folder / ".work"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".gitignore").write_text("*\n")
+        except OSError as error:
+            raise RunError(f"cannot write in {self.folder}: {error.strerror}.") from error
+        return folder / f"{plan.label}-{plan.identity.short}"
+
     def _lock_file(self, name: str) -> Any:
         """A lock that is free again as soon as its process has ended, however it ended."""
         from filelock import FileLock

@@ -28,6 +28,8 @@ class F3(Drtp):
     source = "Fluegel et al. 2023 (arXiv 2304.13372)"
     traits = Traits("1 forward", False, "nothing", "error of the last epoch, f'", "A2 + maps + classes a sample")
     delayed: Tensor
+    may_be_nan = ("delayed",)
+    """Of a sample that was never seen."""
 
     def __init__(self, network: Network, example: Tensor, **options: Any) -> None:
         super().__init__(network, example, **options)

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 
 PRESETS = ("parity", "fast")
+MOST = 2**31 - 1  # bytes of a model, as of any protobuf message
 # One MatMulInteger of uint8 and int8 matrices, to see how this processor multiplies them.
 _PROBE = (
     b'\x08\x08\x12\x00:=\n\x18\n\x01a\n\x01b\x12\x01c"\rMatMulInteger\x12\x00Z\t\n\x01a\x12\x04\n\x02\x08\x02'
@@ -28,7 +29,12 @@ def session(model, preset="parity", threads=0):
     """Make a session for a file's path or bytes; ValueError for a preset or a model that cannot be used."""
     if preset not in PRESETS:
         raise ValueError(f"no preset called {preset!r}; there are: {', '.join(PRESETS)}.")
+    if not isinstance(model, bytes):
+        with open(model, "rb") as file:
+            model = file.read(MOST)
     options = onnxruntime.SessionOptions()
+    # Tensors that a model keeps in other files are looked for where there is nothing.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", "/dev/null/none")
     options.log_severity_level, options.intra_op_num_threads = 3, threads
     if preset == "parity":  # weights become floats when the file is loaded, and the arithmetic is that of training
         options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -52,7 +58,13 @@ def load(path, preset="parity", threads=0):
         fits = len(x.shape) == len(shape) and all(a == b for a, b in zip(shape, x.shape, strict=True) if type(a) is int)
         if x.dtype != np.float32 or not fits:
             raise ValueError(f"inputs are {x.dtype} {list(x.shape)}; {path} takes float32 {shape}.")
-        return made.run(None, {name: x})[0]
+        try:
+            answer = made.run(None, {name: x})[0]
+        except Exception as error:
+            raise ValueError(f"onnxruntime cannot run the model: {str(error).splitlines()[0]}") from error
+        if not isinstance(answer, np.ndarray) or answer.ndim != 2 or len(answer) != len(x):
+            raise ValueError(f"{path} does not answer with scores [n, classes].")
+        return answer
 
     return run
 
@@ -73,7 +85,9 @@ if __name__ == "__main__":
     given = parser.parse_args()
     try:
         x, y = (np.load(path) if path else None for path in (given.inputs, given.labels))
+        if not all(isinstance(value, (np.ndarray, type(None))) for value in (x, y)):
+            raise ValueError("inputs and labels are one array each, in .npy files.")
         classes, right = evaluate(load(given.file, given.preset), x, y)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         sys.exit(print(f"infer: error: {str(error).splitlines()[0]}", file=sys.stderr) or 2)
     print("\n".join(map(str, classes)) if right is None else f"accuracy {right:.4f} of {len(x)}")
