@@ -13,8 +13,8 @@ from torch import Tensor
 
 from edgepep.errors import ExportError
 
-FLAGS = ("-std=c99", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
-"""What the Makefile uses too."""
+FLAGS = ("-std=c99", "-ffp-contract=off", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
+"""What the Makefile uses too, with -O2."""
 SOURCES = ("model.c", "weights.c", "ep_kernels.c", "ep_learn.c", "ep_blob.c")
 
 
@@ -29,20 +29,21 @@ class Host:
 
     Args:
         folder: that was exported.
+        level: of optimisation; the bits do not depend on it.
 
     Raises:
         ExportError: if there is no C compiler, or it refuses the sources.
 
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, level: str = "-O2") -> None:
         found = compiler()
         if found is None:
             raise ExportError("there is no C compiler here: install gcc, or name one in $CC.")
         library = folder / "network.so"
         sources = [str(folder / name) for name in SOURCES]
         done = subprocess.run(
-            [found, *FLAGS, "-shared", "-fPIC", "-o", str(library), *sources],
+            [found, *FLAGS, level, "-shared", "-fPIC", "-o", str(library), *sources],
             capture_output=True,
             text=True,
             check=False,
