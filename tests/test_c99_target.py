@@ -60,10 +60,11 @@ def test_the_makefile_and_the_bench_on_this_machine(tmp_path):
 
 def alike(folder, planned, names, steps):
     """Run on this machine and on boards: the same weights, the memory that was predicted."""
-    host = boards.run(folder, "host", steps, 0.1)
+    host = boards.run(folder, "host", steps, 0.02)
     for name in names:
-        board = boards.run(folder, name, steps, 0.1)
+        board = boards.run(folder, name, steps, 0.02)
         assert board["weights"] == host["weights"], name
+        assert board["refused"] == host["refused"] == 0
         assert board["learn_touched"] == planned.arena, name
         assert board.static == planned.ram, name
         assert 0 < board["stack"] < boards.STACK[name]

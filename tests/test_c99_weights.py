@@ -114,9 +114,13 @@ def test_wrong_calls_change_nothing(tmp_path):
     assert host.library.ep_save(ctypes.create_string_buffer(8), 8) == -2
     assert host.save() == kept
     assert bytes(host.arena()) == room
+    values[3] = float("nan")
+    assert call(values, 6, 0, rate) == -10
+    assert host.library.ep_infer(values, 6) == -10
+    assert host.save() == kept  # the arena is scratch; weights and the count of steps are the state
     with pytest.raises(ExportError, match="wrong size: inputs are EP_INPUTS values"):
         host.infer(x[0, :5])
-    for status in range(-9, 0):
+    for status in range(-10, 0):
         assert host.library.ep_message(status) not in (b"ok", b"unknown status")
     ctypes.c_uint32.in_dll(host.library, "ep_loaded").value = 0
     assert call(values, 6, 0, rate) == -1

@@ -187,7 +187,6 @@ def _learn(schedule: Schedule, arena: Arena, rates: Mapping[int, float]) -> list
         "    status = given(x, size);",
         "    if (status)",
         "        return status;",
-        "    ep_steps++;",
         *_calls(schedule, arena, rates),
         "    return (int)said;",
         "}",
@@ -208,12 +207,18 @@ def _calls(schedule: Schedule, arena: Arena, rates: Mapping[int, float]) -> list
     rate = {f"rate_{i}": "rate" if value == 1.0 else f"rate * {_float(value)}" for i, value in rates.items()}
     lines: list[str] = []
     for call in schedule.calls:
-        said = [
-            f"arena + {arena.offset(a)} /* {a.name} */" if isinstance(a, Value) else rate.get(a, a)
-            for a in call.arguments
-        ]
-        lines += wrap(f"{call.kernel}({', '.join(said)});", 112, initial_indent="    ", subsequent_indent="        ")
+        given = [_argument(a, arena) if isinstance(a, Value) else rate.get(a, a) for a in call.arguments]
+        text = f"{call.kernel}({', '.join(given)});"
+        if call.kernel == "said = ep_largest":
+            lines += [f"    if (!ep_finite({', '.join(given)}))", "        return EP_NOT_FINITE;"]
+        lines += wrap(text, 112, initial_indent="    ", subsequent_indent="        ")
+        if call.kernel == "ep_output_error":
+            lines.append("    ep_steps++;")
     return lines
+
+
+def _argument(value: Value, arena: Arena) -> str:
+    return f"arena + {arena.offset(value)} /* {value.name} */"
 
 
 def _list(numbers: Sequence[int]) -> str:

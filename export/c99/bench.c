@@ -48,7 +48,7 @@ static int learn(uint32_t sample)
 
 int main(void)
 {
-    uint32_t right = 0;
+    uint32_t right = 0, refused = 0;
     int status = ep_start();
     if (status < 0) {
         board_text(ep_message(status));
@@ -72,8 +72,9 @@ int main(void)
         say("learn_touched", touched());
         say("weights_after_1", ep_weights_checksum());
         for (uint32_t i = 1; i < STEPS; i++)
-            learn(i % bench_samples);
+            refused += learn(i % bench_samples) < 0;
         say("steps", STEPS);
+        say("refused", refused);
     }
     say("weights", ep_weights_checksum());
     for (uint32_t i = 0; i < bench_samples; i++) {

@@ -33,13 +33,14 @@ static void leave(uint32_t code)
 uint32_t board_instructions(void)
 {
 #ifdef BOARD_TIMER
-    volatile uint32_t *timer = (volatile uint32_t *)0x40000000u; /* control, value, reload */
-    const uint32_t ticks = 0xFFFFFFFFu - timer[1];
+    volatile uint32_t *timer = (volatile uint32_t *)0x40000000u; /* control, value, reload, interrupt status */
+    const uint32_t ticks = 0xFFFFFFFFu - timer[1], wrapped = timer[3] & 1u;
     timer[0] = 0;
     timer[2] = 0xFFFFFFFFu;
     timer[1] = 0xFFFFFFFFu;
-    timer[0] = 1;
-    return (uint32_t)((uint64_t)ticks * 5u / 8u);
+    timer[3] = 1;
+    timer[0] = 9; /* count, and note in the status when it has come to 0 */
+    return wrapped ? 0 : (uint32_t)((uint64_t)ticks * 5u / 8u);
 #else
     return 0;
 #endif

@@ -46,11 +46,23 @@ static inline ep_patch ep_patch_at(const ep_layer *l, int32_t y, int32_t x)
     return p;
 }
 
+/* Whether the kernel is one value, and on the map: the case of pointwise convolutions, worth a loop of its own. */
+static inline int ep_one_tap(const ep_layer *l, const ep_patch *p)
+{
+    return l->kernel[0] * l->kernel[1] == 1 && p->rows.end == 1 && p->columns.end == 1;
+}
+
 /* Kernels [maps][kernel] times the patch under them. */
 static inline float ep_under(const ep_layer *l, const ep_weight *w, const float *x, uint32_t maps, const ep_patch *p)
 {
     const int32_t width = l->width, step = l->dilation[1];
     float sum = 0.0f;
+    if (ep_one_tap(l, p)) {
+        x += p->top * width + p->left;
+        for (uint32_t c = 0; c < maps; c++)
+            sum += (float)w[c] * x[c * l->height * (uint32_t)width];
+        return sum;
+    }
     for (uint32_t c = 0; c < maps; c++, w += l->kernel[0] * l->kernel[1], x += l->height * width)
         for (int32_t i = p->rows.first; i < p->rows.end; i++) {
             const float *row = x + (p->top + i * l->dilation[0]) * width + p->left;
@@ -65,6 +77,12 @@ static inline void ep_gather(const ep_layer *l, float *gradient, float delta, co
                              const ep_patch *p)
 {
     const int32_t width = l->width, step = l->dilation[1];
+    if (ep_one_tap(l, p)) {
+        x += p->top * width + p->left;
+        for (uint32_t c = 0; c < maps; c++)
+            gradient[c] += delta * x[c * l->height * (uint32_t)width];
+        return;
+    }
     for (uint32_t c = 0; c < maps; c++, gradient += l->kernel[0] * l->kernel[1], x += l->height * width)
         for (int32_t i = p->rows.first; i < p->rows.end; i++) {
             const float *row = x + (p->top + i * l->dilation[0]) * width + p->left;

@@ -75,6 +75,14 @@ uint32_t ep_largest(uint32_t size, const float *z)
     return best;
 }
 
+int ep_finite(uint32_t size, const float *z)
+{
+    for (uint32_t i = 0; i < size; i++)
+        if (!(z[i] - z[i] == 0.0f))
+            return 0;
+    return 1;
+}
+
 float ep_exp(float x)
 {
     /* exp(x) = 2**n * exp(r), |r| <= ln(2) / 2; ln(2) in two parts, so that r loses no bits. */

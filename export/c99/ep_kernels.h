@@ -38,6 +38,7 @@ void ep_max_pool(const ep_pool *p, const float *x, float *y);
 void ep_mean_pool(const ep_pool *p, const float *x, float *y);
 void ep_add(uint32_t size, const float *a, const float *b, float *y, int relu); /* y may be a or b */
 uint32_t ep_largest(uint32_t size, const float *z);
+int ep_finite(uint32_t size, const float *z);
 
 /* The error and where it goes. z becomes softmax(z) - one-hot(target), in place. */
 void ep_output_error(uint32_t size, float *z, uint32_t target);

@@ -134,6 +134,15 @@ void ep_dense_back(const ep_layer *l, const float *x, const float *delta, const 
         ep_move_bias(&change, o, delta[o]);
 }
 
+/* The output row or column that saw input `at` through tap `k`; -1 if none did. */
+static int32_t seen_by(int32_t at, int32_t k, const uint8_t *pad, const uint8_t *dilation, const uint8_t *stride,
+                       int32_t size)
+{
+    const int32_t from = at + *pad - k * *dilation;
+    const int32_t place = *stride == 1 ? from : from / *stride;
+    return from < 0 || place >= size || place * *stride != from ? -1 : place;
+}
+
 /* What the answers say of the value at (y, x) of one map: the sum over the kernels, and their taps, that met it. */
 static float asked(const ep_layer *l, const ep_weight *w, const float *delta, int32_t y, int32_t x)
 {
@@ -141,17 +150,17 @@ static float asked(const ep_layer *l, const ep_weight *w, const float *delta, in
     const uint32_t fan = (uint32_t)(l->channels / l->groups) * l->kernel[0] * l->kernel[1];
     float sum = 0.0f;
     for (int32_t i = 0; i < l->kernel[0]; i++) {
-        const int32_t row = y + l->pad[0] - i * l->dilation[0];
-        if (row < 0 || row % l->stride[0] || row / l->stride[0] >= l->out_height)
+        const int32_t row = seen_by(y, i, l->pad, l->dilation, l->stride, l->out_height);
+        if (row < 0)
             continue;
         for (int32_t j = 0; j < l->kernel[1]; j++) {
-            const int32_t column = x + l->pad[1] - j * l->dilation[1];
-            if (column < 0 || column % l->stride[1] || column / l->stride[1] >= l->out_width)
-                continue;
-            const ep_weight *weight = w + i * l->kernel[1] + j;
-            const float *from = delta + row / l->stride[0] * l->out_width + column / l->stride[1];
-            for (uint32_t o = 0; o < share; o++, weight += fan, from += answers)
-                sum += (float)*weight * *from;
+            const int32_t column = seen_by(x, j, l->pad + 1, l->dilation + 1, l->stride + 1, l->out_width);
+            if (column >= 0) {
+                const ep_weight *weight = w + i * l->kernel[1] + j;
+                const float *from = delta + row * l->out_width + column;
+                for (uint32_t o = 0; o < share; o++, weight += fan, from += answers)
+                    sum += (float)*weight * *from;
+            }
         }
     }
     return sum;

@@ -1,0 +1,117 @@
+"""Exports run on emulated Cortex-M boards: what was predicted beside what was touched, linked and executed.
+
+python -m benchmarks.device [NAME ...]
+
+For every network, rule and precision: the arena that was planned and the bytes of it that a step writes; static
+memory that was predicted and the linker's; multiply-accumulates and instructions; the weights after some steps, on this
+machine and on each board. Kept in results/device.json, which `edgepep profile --executed` shows; what is there is not
+run again.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from edgepep import DataError, Recipe, datasets, load
+from edgepep.c99 import boards, plan, save
+from edgepep.folders import DEVICE
+
+RULES = ("backprop", "pepita", "mempepita", "last_layer")
+DENSE = {"prepare": ["flatten"], "synapses": "linear"}
+
+
+def conv(features: int, stride: int) -> dict[str, object]:
+    return {"synapses": "conv", "features": features, "kernel": 3, "stride": stride, "padding": 1}
+
+
+def mnist(*layers: dict[str, object]) -> Recipe:
+    return load("mnist-fc").but(network={"layers": [*layers], "bias": True})
+
+
+NETWORKS: dict[str, tuple[Recipe, int, tuple[str, ...], tuple[str, ...]]] = {
+    "mlp-784-64-10": (
+        mnist(DENSE | {"features": 64}, {"synapses": "linear"}),
+        100,
+        ("m3", "m4", "m7"),
+        ("fp32", "int8"),
+    ),
+    "cnn-8-16": (mnist(conv(8, 2), conv(16, 2), DENSE), 100, ("m3", "m4", "m7"), ("fp32", "int8")),
+    "ds-cnn": (load("ds-cnn"), 100, ("m3", "m4", "m7"), ("fp32", "int8")),
+    "resnet8": (load("resnet8"), 5, ("m3", "m4", "m7"), ("fp32", "int8")),
+    "digits-fc": (load("digits-fc"), 100, ("m3", "m4", "m7", "lm3s"), ("fp32", "int8")),
+    **{
+        f"deep-{depth}": (mnist(*[conv(8, 2)], *[conv(8, 1)] * (depth - 1), DENSE), 5, ("m4",), ("fp32",))
+        for depth in (1, 2, 3, 4, 6, 8)
+    },
+}
+"""Recipe, training steps, boards, precisions. The last are rows of equal convolutions, to see what depth does."""
+
+
+def data(recipe: Recipe, count: int) -> tuple[list[tuple[torch.Tensor, int]], str]:
+    """Samples of a recipe's data, or random ones, and what they are."""
+    try:
+        found = datasets.load(recipe.dataset, False)
+    except DataError:
+        shape, classes = datasets.info(recipe.dataset).shape, datasets.info(recipe.dataset).classes
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randint(256, (count, *shape), generator=generator) / 255
+        return [(sample, i % classes) for i, sample in enumerate(x)], "random"
+    x, labels = found.take(slice(0, count))
+    return list(zip((x * 255).round() / 255, labels.tolist(), strict=True)), recipe.dataset
+
+
+def executed(name: str, rule: str, precision: str) -> dict[str, object]:
+    """Plan, write, compile and run one configuration."""
+    recipe, steps, names, _ = NETWORKS[name]
+    network = recipe.under(rule).build(0)
+    samples, source = data(recipe, min(steps, 20))
+    planned = plan(network, samples[0][0].unsqueeze(0), recipe.make_rule(network, rule), precision)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "c"
+        save(planned, path, samples=samples)
+        host = boards.run(path, "host", steps)
+        runs = {board: boards.run(path, board, steps, limit=1800) for board in names}
+    found: dict[str, object] = {"model": name, **planned.describe(), "steps": steps, "data": source}
+    found |= {"refused": host["refused"], "boards": {}}
+    for board, run in runs.items():
+        found["boards"][board] = {  # type: ignore[index]
+            "arena_touched": run["learn_touched"],
+            "static_bytes": run.static,
+            "text_bytes": run.sections[".text"],
+            "stack_bytes": run["stack"],
+            "stack_reserved": run.sections[".stack"],
+            "infer_instructions": run["infer_instructions"],
+            "learn_instructions": run["learn_instructions"],
+            "weights_as_on_host": run["weights"] == host["weights"],
+        }
+    return found
+
+
+def tools() -> dict[str, str]:
+    commands = ("cc", "arm-none-eabi-gcc", "qemu-system-arm")
+    said = {c: subprocess.run([c, "--version"], capture_output=True, text=True, check=True).stdout for c in commands}
+    return {command: text.splitlines()[0] for command, text in said.items()}
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or list(NETWORKS)
+    kept = json.loads(DEVICE.read_text(encoding="utf-8")) if DEVICE.is_file() else {"runs": []}
+    kept["tools"] = tools()
+    for name in wanted:
+        for precision in NETWORKS[name][3]:
+            for rule in RULES:
+                key = (name, rule, precision)
+                if any((run["model"], run["rule"], run["precision"]) == key for run in kept["runs"]):
+                    continue
+                found = executed(*key)
+                kept["runs"].append(found)
+                DEVICE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+                print(*key, json.dumps(found["boards"]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
