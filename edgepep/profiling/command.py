@@ -39,6 +39,7 @@ class Asked:
     device: str | None
     ram: str | None
     flash: str | None
+    executed: bool
     accounting: str | None
     format: str
     plot: Path | None
@@ -55,6 +56,10 @@ def page(asked: Asked) -> str:
     if asked.format != "text":
         plugins.check("format", asked.format, ["text", *FORMATS])
     _refuse_what_excludes_itself(asked)
+    if asked.executed:
+        from edgepep.profiling import executed
+
+        return executed.page(Path(asked.model).stem, _part(asked))
     if asked.model.endswith(".onnx"):
         from edgepep.profiling import onnx_cost
 
