@@ -18,9 +18,11 @@ import torch
 
 from edgepep import DataError, Recipe, datasets, load
 from edgepep.c99 import boards, plan, save
+from edgepep.c99.host import Host
 from edgepep.folders import DEVICE
 
 RULES = ("backprop", "pepita", "mempepita", "last_layer")
+EPOCH_RATE = 0.03
 DENSE = {"prepare": ["flatten"], "synapses": "linear"}
 
 
@@ -91,6 +93,42 @@ def executed(name: str, rule: str, precision: str) -> dict[str, object]:
     return found
 
 
+def epoch() -> dict[str, object]:
+    """One epoch of digits by PEPITA in int8 on a part with 64 KB of RAM, beside its control; rates as in the recipe."""
+    recipe = load("digits-fc").but(network={"layers": [DENSE | {"features": 512}, {"synapses": "linear"}]})
+    train, test = datasets.load("digits", True), datasets.load("digits", False)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    x, labels = train.take(order)
+    samples = list(zip(x, labels.tolist(), strict=True))
+    found: dict[str, object] = {"network": "64-512-10", "samples": len(samples), "rate": EPOCH_RATE}
+    for rule in ("pepita", "last_layer"):
+        network = recipe.build(0)
+        planned = plan(network, x[:2], recipe.make_rule(network, rule), "int8")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "c"
+            save(planned, path, samples=samples)
+            host = boards.run(path, "host", len(samples), EPOCH_RATE)
+            board = boards.run(path, "lm3s", len(samples), EPOCH_RATE, limit=1800)
+            trained = Host(path)
+            for sample, label in samples:
+                trained.learn(sample, label, EPOCH_RATE)
+        shown = zip(*test.take(slice(0, len(test))), strict=True)
+        right = sum(int(trained.infer(sample).argmax()) == int(label) for sample, label in shown)
+        found[rule] = {
+            "ram_bytes": planned.ram,
+            "static_bytes": board.static,
+            "stack_bytes": board["stack"],
+            "stack_reserved": board.sections[".stack"],
+            "flash_bytes": board.sections[".text"],
+            "weights_as_on_host": board["weights"] == host["weights"] == trained.checksum(),
+            "test_right": right,
+            "test_samples": len(test),
+        }
+    network = recipe.build(0)
+    found["ram_bytes_fp32"] = plan(network, x[:2], recipe.make_rule(network, "pepita"), "fp32").ram
+    return found
+
+
 def tools() -> dict[str, str]:
     commands = ("cc", "arm-none-eabi-gcc", "qemu-system-arm")
     said = {c: subprocess.run([c, "--version"], capture_output=True, text=True, check=True).stdout for c in commands}
@@ -98,10 +136,14 @@ def tools() -> dict[str, str]:
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or list(NETWORKS)
+    wanted = sys.argv[1:] or ["epoch", *NETWORKS]
     kept = json.loads(DEVICE.read_text(encoding="utf-8")) if DEVICE.is_file() else {"runs": []}
     kept["tools"] = tools()
-    for name in wanted:
+    if "epoch" in wanted and "epoch" not in kept:
+        kept["epoch"] = epoch()
+        DEVICE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(kept["epoch"]), flush=True)
+    for name in [name for name in wanted if name in NETWORKS]:
         for precision in NETWORKS[name][3]:
             for rule in RULES:
                 key = (name, rule, precision)

@@ -86,6 +86,10 @@ class Host:
         self.check(self.library.ep_save(blob, len(blob)))
         return blob.raw
 
+    def checksum(self) -> int:
+        """CRC-32 of the weights as they are now."""
+        return int(self.library.ep_weights_checksum()) % 2**32
+
     def load(self, blob: bytes) -> int:
         """Take weights; the status, which is negative if they are refused."""
         return int(self.library.ep_load(blob, len(blob)))
