@@ -12,6 +12,7 @@ from edgepep.c99 import plan, read
 from edgepep.c99.host import compiler
 from edgepep.profiling.costs import costs
 from edgepep.profiling.subject import subject
+from edgepep.synapses import calibrate
 from tests.c99_networks import NETWORKS, RULES, exported, made, ruled, trained
 
 compiled = pytest.mark.skipif(
@@ -69,6 +70,32 @@ def test_codes_move_as_in_torch(kind, name, tmp_path):
     assert sum(int((ours[key] != after[key]).sum()) for key in codes) == 0
     assert int(theirs.chain[-1].synapses.step) == len(x)  # the next export goes on with the next random bits
     assert host.touched(x[0], 0, RATE) == planned.arena
+
+
+@compiled
+@pytest.mark.parametrize("name", ["pepita", "mempepita"])
+def test_integer_weights_and_rounded_activities_of_a_recipe(name, tmp_path):
+    recipe = load("digits-fc").quantized(8, weights="integer")
+    network, x, y = recipe.build(), torch.rand(8, 1, 8, 8), torch.arange(8)
+    calibrate(network.train(), [x])
+    rule = recipe.make_rule(network.eval(), name)
+    planned, host = exported(network, x, y, rule, tmp_path / "c")
+    before = {k: v.clone() for k, v in network.state_dict().items() if k.endswith("codes")}
+    with torch.no_grad():
+        assert (host.infer(x[0]) - network(x[:1])[0]).abs().max() < 1e-4
+    for sample, target in zip(x, y.tolist(), strict=True):
+        host.learn(sample, target, RATE)
+    ours = trained(rule, x, y, RATE).state_dict()
+    theirs = recipe.build()
+    calibrate(theirs.train(), [x])
+    read(theirs.eval(), x, host.save())
+    after = theirs.state_dict()
+    moved = sum(int((ours[key] != codes).sum()) for key, codes in before.items())
+    assert sum(int((ours[key] != after[key]).sum()) for key in before) <= moved // 100
+    assert moved > 100
+    assert host.touched(x[0], 0, RATE) == planned.arena
+    with pytest.raises(ExportError, match="layer 0 reads rounded activities"):
+        plan(network, x, recipe.make_rule(network, "backprop"))
 
 
 @compiled

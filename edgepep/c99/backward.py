@@ -19,6 +19,9 @@ def backprop(stages: Sequence[Stage]) -> Schedule:
     lowest = next((stage.index for stage in stages if stage.learns), None)
     if lowest is None:
         raise ExportError("every layer rests; there is nothing to train.")
+    rounded = [stage.name for stage in stages if any(pool.kind == "round" for pool in stage.pools)]
+    if rounded:
+        raise ExportError(f"layer {rounded[0]} reads rounded activities, through which backprop in C has no way.")
     resting = [stage.name for stage in stages[lowest:] if stage.kind != "sum" and not stage.learns]
     if resting:
         raise ExportError(
@@ -96,7 +99,7 @@ class _Back:
         steps: list[tuple[str, str, Value]] = []
         given = self.summed(stage) if alone is None else self.posts[alone]
         for number, pool in enumerate(stage.pools):
-            steps.append((f"ep_{pool.kind}_pool_back", f"&pool_{i}_{number}", given))
+            steps.append((f"ep_{pool.kind}_back", f"&pool_{i}_{number}", given))
             size = prod(pool.out_shape)
             given = self.pres[i] if number == len(stage.pools) - 1 else self.pooled(i, number, size)
         room: list[Value] = [Value(f"room{i}", stage.out_shape[0] // stage.groups * prod(stage.kernel))] * (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from math import prod
 
 from edgepep.c99.schedule import Schedule, Value
 from edgepep.c99.table import Stage
@@ -30,11 +31,21 @@ class Pass:
         pre = self.summed(stage) if stage.sources else x
         assert pre is not None  # the first layer is given x
         for i, pool in enumerate(stage.pools):
-            size = pool.out_shape[0] * pool.out_shape[1] * pool.out_shape[2]
-            pooled = Value(f"{self.name}{stage.index}_pool{i or ''}", size)
-            self.schedule.call(f"ep_{pool.kind}_pool", f"&pool_{stage.index}_{i}", pre, pooled)
+            free = pre not in self.posts.values() or self._free(stage)
+            name, size = f"{self.name}{stage.index}_pool{i or ''}", prod(pool.out_shape)
+            if pool.kind == "round":
+                pooled = Value(name, size, pre if free else None)
+                grid = (f"{float(pool.scale).hex()}f", *(f"{bound:.1f}f" for bound in pool.bounds))
+                self.schedule.call("ep_round", str(size), pre, pooled, *grid)
+            else:
+                pooled = Value(name, size)
+                self.schedule.call(f"ep_{pool.kind}", f"&pool_{stage.index}_{i}", pre, pooled)
             pre = pooled
         return pre
+
+    def _free(self, stage: Stage) -> bool:
+        """Whether what a layer reads, if it is one answer, is needed by nothing else."""
+        return all(self.last_use[s] == stage.index and s not in self.kept for s in stage.sources)
 
     def summed(self, stage: Stage) -> Value:
         """The sum of the answers that a layer reads, over one of them that nothing else needs."""

@@ -104,6 +104,8 @@ def _tables(chain: Sequence[Stage], ram: Mapping[int, int]) -> list[str]:
     lines, at = [], HEADER
     for stage in chain:
         for number, pool in enumerate(stage.pools):
+            if pool.kind == "round":
+                continue
             shape, window = _list(pool.shape), _list(pool.window)
             lines.append(f"static const ep_pool pool_{stage.index}_{number} = {{{shape}, {{{window}}}}};")
         if stage.weight is not None:

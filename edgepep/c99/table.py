@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from edgepep import noise
 from edgepep.errors import ExportError
+from edgepep.fakequant import frozen
 from edgepep.integer_weights import IntegerWeights
 from edgepep.layer import Layer
 from edgepep.network import Network
 from edgepep.neurons.dropout import Dropout
-from edgepep.synapses import PaddedConv2d
+from edgepep.synapses import PaddedConv2d, Quantiser
 
 Shape = tuple[int, int, int]
 """Channels, height, width; (features, 1, 1) of what is flat."""
@@ -25,12 +26,16 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Pool:
-    """Pooling of windows that touch but do not overlap."""
+    """What prepares a layer's input: pooling of windows that touch but do not overlap, or rounding to a grid."""
 
     kind: str
-    """"max" or "mean"."""
+    """"max_pool", "mean_pool" or "round"."""
     shape: Shape
-    window: Pair
+    window: Pair = (1, 1)
+    scale: float = 0.0
+    """Of a grid."""
+    bounds: tuple[float, float] = (0.0, 0.0)
+    """The grid's codes."""
 
     @property
     def out_shape(self) -> Shape:
@@ -170,13 +175,29 @@ def _geometry(name: str, own: Any) -> dict[str, Any]:
 
 
 def _pools(layer: Layer, shape: Shape) -> Iterator[Pool]:
-    for module in layer.prepare.modules():
+    inside = {
+        inner for m in layer.prepare.modules() if isinstance(m, Quantiser) for inner in m.modules() if inner is not m
+    }
+    for module in [m for m in layer.prepare.modules() if m not in inside]:
         if isinstance(module, (nn.Sequential, nn.Identity, nn.Flatten)):
             continue
-        window = _window(layer.name, module, shape)
-        pool = Pool("max" if isinstance(module, nn.MaxPool2d) else "mean", shape, window)
+        if isinstance(module, Quantiser):
+            pool = _grid(layer.name, module, shape)
+        else:
+            window = _window(layer.name, module, shape)
+            pool = Pool("max_pool" if isinstance(module, nn.MaxPool2d) else "mean_pool", shape, window)
         yield pool
         shape = pool.out_shape
+
+
+def _grid(name: str, module: Quantiser, shape: Shape) -> Pool:
+    found = frozen(module.quantise)
+    if found is None or found[0].rounding != "round_":
+        raise ExportError(
+            f"layer {name}: the grid of its {type(module.quantise).__name__} is not known, or not calibrated."
+        )
+    grid, scale = found
+    return Pool("round", shape, scale=scale, bounds=(grid.low, grid.high))
 
 
 def _window(name: str, module: nn.Module, shape: Shape) -> Pair:

@@ -4,6 +4,12 @@
 
 #include "ep_kernels.h"
 
+/* The nearest integer, ties to even, of what is below 2**22: what is added is 1.5 * 2**23. */
+static inline float ep_nearest(float x)
+{
+    return (x + 12582912.0f) - 12582912.0f;
+}
+
 /* What a unit answers to the sum of its weights times its input. */
 static inline float ep_answer(const ep_layer *l, float sum, uint32_t unit)
 {
@@ -121,7 +127,6 @@ static inline ep_change ep_begin(const ep_layer *l, float rate, uint32_t step)
 static inline void ep_move(const ep_change *c, uint32_t at, float change)
 {
 #if EP_INT8
-    const float round = 12582912.0f; /* 1.5 * 2**23: adding and subtracting it rounds to the nearest, ties to even */
     int32_t drawn;
     float moved;
     if (change == 0.0f || change != change)
@@ -132,7 +137,7 @@ static inline void ep_move(const ep_change *c, uint32_t at, float change)
     moved = ((float)drawn + 0.5f) * (1.0f / 8388608.0f) - change;
     moved = moved > 2.0f * EP_LIMIT ? 2.0f * EP_LIMIT : moved < -2.0f * EP_LIMIT ? -2.0f * EP_LIMIT : moved;
     {
-        const int32_t code = c->weights[at] + (int32_t)((moved + round) - round);
+        const int32_t code = c->weights[at] + (int32_t)ep_nearest(moved);
         c->weights[at] = (ep_weight)(code > EP_LIMIT ? EP_LIMIT : code < -EP_LIMIT ? -EP_LIMIT : code);
     }
 #else

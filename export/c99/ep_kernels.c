@@ -66,6 +66,14 @@ void ep_add(uint32_t size, const float *a, const float *b, float *y, int relu)
     }
 }
 
+void ep_round(uint32_t size, const float *x, float *y, float scale, float low, float high)
+{
+    for (uint32_t i = 0; i < size; i++) {
+        const float code = x[i] / scale;
+        y[i] = (code < low ? low : code > high ? high : ep_nearest(code)) * scale;
+    }
+}
+
 uint32_t ep_largest(uint32_t size, const float *z)
 {
     uint32_t best = 0;

@@ -37,6 +37,7 @@ void ep_conv(const ep_layer *l, const float *x, float *y);
 void ep_max_pool(const ep_pool *p, const float *x, float *y);
 void ep_mean_pool(const ep_pool *p, const float *x, float *y);
 void ep_add(uint32_t size, const float *a, const float *b, float *y, int relu); /* y may be a or b */
+void ep_round(uint32_t size, const float *x, float *y, float scale, float low, float high); /* to a grid; y may be x */
 uint32_t ep_largest(uint32_t size, const float *z);
 int ep_finite(uint32_t size, const float *z);
 
