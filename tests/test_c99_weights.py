@@ -110,6 +110,7 @@ def test_wrong_calls_change_nothing(tmp_path):
     assert call(values, 6, ctypes.c_uint32(-1), rate) == -3
     assert call(values, 6, 0, ctypes.c_float(-0.1)) == -9
     assert call(values, 6, 0, ctypes.c_float(float("nan"))) == -9
+    assert call(values, 6, 0, ctypes.c_float(float("inf"))) == -9
     assert host.library.ep_infer(values, 5) == -2
     assert host.library.ep_save(ctypes.create_string_buffer(8), 8) == -2
     assert host.save() == kept

@@ -184,7 +184,7 @@ def _learn(schedule: Schedule, arena: Arena, rates: Mapping[int, float]) -> list
         "    uint32_t said;",
         "    if (target >= EP_CLASSES)",
         "        return EP_WRONG_TARGET;",
-        "    if (!(rate >= 0.0f))",
+        "    if (!(rate >= 0.0f && rate - rate == 0.0f))",
         "        return EP_WRONG_RATE;",
         "    status = given(x, size);",
         "    if (status)",

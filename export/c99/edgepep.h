@@ -22,7 +22,7 @@ enum ep_status {
     EP_CORRUPT = -6,       /* the checksum, or the length, is wrong */
     EP_OTHER_NETWORK = -7, /* sound weights, of another network */
     EP_NO_RULE = -8,       /* this export only infers */
-    EP_WRONG_RATE = -9,    /* a rate that is negative or not a number */
+    EP_WRONG_RATE = -9,    /* a rate that is negative or not finite */
     EP_NOT_FINITE = -10    /* answers that are no finite numbers: of such an input, or training that has diverged */
 };
 const char *ep_message(int status);

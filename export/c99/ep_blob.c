@@ -93,7 +93,7 @@ const char *ep_message(int status)
     case EP_CORRUPT: return "the weights are damaged: length or checksum is wrong";
     case EP_OTHER_NETWORK: return "the weights are of another network";
     case EP_NO_RULE: return "this export only infers: it was written without a rule";
-    case EP_WRONG_RATE: return "the rate is negative or not a number";
+    case EP_WRONG_RATE: return "the rate is negative or not finite";
     case EP_NOT_FINITE: return "the answers are not finite: so is the input, or training has diverged; nothing was learned";
     default: return status < 0 ? "unknown status" : "ok";
     }
