@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edgepep import plugins
 from edgepep.c99 import samples as given
 from edgepep.c99 import source
 from edgepep.c99.feedback import Drawn, drawn
@@ -177,8 +176,3 @@ def _factor(rule: Rule | None, stage: Stage, last: bool) -> float:
     power = getattr(rule, "position_power", 0.0)
     positions = stage.out_shape[1] * stage.out_shape[2]
     return 1.0 if last else float(positions) ** -power
-
-
-def check_name(name: str) -> str:
-    """Return a rule's name if it has a form in C; else raise UnknownName."""
-    return plugins.check("rule in C", name, RULES)
