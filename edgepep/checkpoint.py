@@ -39,6 +39,12 @@ class Run(NamedTuple):
         """The trained network."""
         return self.learner.network
 
+    def under(self, rule: str | None) -> Rule | None:
+        """The rule that trained it; or another of that name on the same network and seed; or, for "none", no rule."""
+        if rule is None or rule == self.rule:
+            return self.learner
+        return None if rule == "none" else self.recipe.make_rule(self.network, rule, self.seed)
+
 
 def free(path: Path) -> Path:
     """The path, or the first of path-2, path-3, … that does not exist."""

@@ -70,6 +70,7 @@ def profile(
     device: Annotated[Optional[str], typer.Option(help="Will it fit this part? Such as stm32f746.")] = None,  # noqa: UP045
     ram: Annotated[Optional[str], typer.Option(help="Will it fit a part with this RAM? Such as 256K.")] = None,  # noqa: UP045
     flash: Annotated[Optional[str], typer.Option(help="And this flash? Such as 1M.")] = None,  # noqa: UP045
+    executed: Annotated[bool, typer.Option("--executed", help="What exports in C did on emulated boards.")] = False,
     accounting: Annotated[Optional[str], typer.Option(help="paper or exact: Pau & Aymone's cells instead.")] = None,  # noqa: UP045
     format: Annotated[str, typer.Option(help="text, json, csv, markdown or html.")] = "text",
     plot: Annotated[Optional[Path], typer.Option(help="Draw it: a .png, .svg or .pdf file.")] = None,  # noqa: UP045

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import shutil
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +20,20 @@ from edgepep.folders import EXPORT
 from edgepep.network import Network
 from edgepep.onnx_files import keep, session
 
-__all__ = ["Parity", "check", "choose", "compare", "describe", "names", "save", "session", "suffix"]
+__all__ = [
+    "Parity",
+    "check",
+    "choose",
+    "compare",
+    "describe",
+    "names",
+    "options",
+    "read_options",
+    "save",
+    "session",
+    "size",
+    "suffix",
+]
 
 
 class Parity(NamedTuple):
@@ -63,15 +78,42 @@ def suffix(name: str) -> str:
     return str(getattr(_target(name), "SUFFIX", ".onnx"))
 
 
-def save(network: Network, path: Path | str, target: str, inputs: Tensor, **options: Any) -> Any:
+def options(name: str) -> list[str]:
+    """Names of the options that a target's `save` takes."""
+    return list(inspect.signature(_target(name).save).parameters)[3:]
+
+
+def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
+    """Options of a target as they are typed, NAME=VALUE; a value of digits is a number.
+
+    Raises:
+        ExportError: for a word that is not of that form.
+
+    """
+    given: dict[str, Any] = {}
+    for word in words:
+        option, equals, value = word.partition("=")
+        if not (option and equals and value):
+            raise ExportError(f"--option {word!r} is not NAME=VALUE, such as opset=20.")
+        plugins.check(f"option of {name}", option, options(name))
+        given[option] = int(value) if value.isdecimal() else value
+    return given
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of a folder's files."""
+    return sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size
+
+
+def save(network: Network, path: Path | str, target: str, inputs: Tensor, **given: Any) -> Any:
     """Write a network, run the file on real inputs, and keep how it agrees in the file itself.
 
     Args:
         network: trained; it is not changed.
-        path: file to write.
+        path: file to write, or the folder, of a target that writes one.
         target: a target's name, or "onnx".
         inputs: [n, ...], real ones: the more, the surer the comparison.
-        **options: of the target, such as opset=20 of onnx_qcdq.
+        **given: options of the target, such as opset=20 of onnx_qcdq.
 
     Returns:
         A Parity, or what the target compares by.
@@ -90,13 +132,12 @@ def save(network: Network, path: Path | str, target: str, inputs: Tensor, **opti
     module = _target(name)
     if not module.suits(network):
         raise ExportError(f"the target {name} does not suit this network: {describe(name)}")
-    allowed = list(inspect.signature(module.save).parameters)[3:]
-    for option in options:
-        plugins.check(f"option of {name}", option, allowed)
+    for option in given:
+        plugins.check(f"option of {name}", option, options(name))
     written = path.with_name(path.name + ".new")
     try:
         with torch.no_grad():
-            module.save(copy.deepcopy(network).cpu().eval(), inputs[:2].cpu(), written, **options)
+            module.save(copy.deepcopy(network).cpu().eval(), inputs[:2].cpu(), written, **given)
         if hasattr(module, "check"):  # a target that compares what it wrote by itself
             parity: Any = module.check(network, written, inputs)
         else:
@@ -104,11 +145,13 @@ def save(network: Network, path: Path | str, target: str, inputs: Tensor, **opti
             check(parity, module.TOLERANCE, name)
         if suffix(name) == ".onnx":
             keep(written, name, parity)
+        if written.is_dir():
+            _make_way(path)
         written.replace(path)
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error.strerror or error}.") from error
     finally:
-        written.unlink(missing_ok=True)
+        _remove(written)
     return parity
 
 
@@ -138,6 +181,20 @@ def check(parity: Parity, tolerance: tuple[float, float], target: str) -> None:
             f"{target}: the file does not agree with the network: {parity}; allowed: max |difference| {largest:.2g}, "
             f"another class in {others:.1%} of the samples."
         )
+
+
+def _make_way(folder: Path) -> None:
+    """Remove an earlier export, and nothing else."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "predicted.json").is_file():
+        raise ExportError(f"{folder} exists, and is no export of edgepep; name another folder, or remove it.")
+    _remove(folder)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @cache

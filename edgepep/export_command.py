@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 SAMPLES = 1000  # real inputs on which an export is compared
 DataDir = Annotated[Optional[Path], typer.Option(help="Where the data are; else $EDGEPEP_DATA, else the cache.")]  # noqa: UP045
 
-Rule = Annotated[Optional[str], typer.Option(help="The run's rule, where it is code of your own: package.module:Name.")]  # noqa: UP045
+Rule = Annotated[Optional[str], typer.Option(help="Where a step is written: whose; none; else the run's.")]  # noqa: UP045
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     format: Annotated[str, typer.Option(help="onnx, or a target's name (`edgepep targets`).")] = "onnx",
-    out: Annotated[Optional[Path], typer.Option(help="File to write; else one in the run directory.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="File or folder; else one in the run directory.")] = None,  # noqa: UP045
     training: Annotated[bool, typer.Option("--training", help="Write the training step too, for a device.")] = False,
     steps: Annotated[Optional[int], typer.Option(help="And one graph of so many steps; of --training.")] = None,  # noqa: UP045
-    data_dir: DataDir = None,
     rule: Rule = None,
+    option: Annotated[Optional[list[str]], typer.Option(help="Of the target, as NAME=VALUE: opset=20.")] = None,  # noqa: UP045
+    data_dir: DataDir = None,
 ) -> None:
     """Write a run's network in another form, run what was written, and compare the two on real samples."""
     from edgepep import checkpoint, datasets
@@ -42,8 +43,13 @@ def export(
     if len(data) < SAMPLES:
         data = datasets.load(read.recipe.dataset, True, data_dir)
     path = out or run / f"{read.recipe.name}{exporting.suffix(target)}"
-    parity = exporting.save(read.network, path, target, data.take(slice(0, SAMPLES))[0])
-    print(f"{path} · {path.stat().st_size / 1000:.0f} kB · {target}")
+    given = exporting.read_options(target, option or [])
+    if "rule" in exporting.options(target):
+        given["rule"] = read.under(rule or given.get("rule"))
+    elif rule is not None and rule != read.rule:
+        raise EdgepepError(f"--rule {rule}: {target} writes no training step; a target that does is c.")
+    parity = exporting.save(read.network, path, target, data.take(slice(0, SAMPLES))[0], **given)
+    print(f"{path} · {exporting.size(path) / 1000:.0f} kB · {target}")
     print(f"the file against torch on {parity.samples} samples of {data.name}: {parity}")
     if not read.learner.asks_the_network:
         print(f"the file answers in one pass; {read.rule} is evaluated otherwise, so their accuracies differ.")

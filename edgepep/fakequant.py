@@ -96,6 +96,16 @@ def rounded(module: nn.Module, x: Tensor) -> Tensor:
     return kept.grid.round(x, kept.scale_for(x))
 
 
+@torch.no_grad()
+def frozen(module: nn.Module) -> tuple[grids.Grid, float] | None:
+    """Codes and scale of an activation quantiser whose scale is frozen; None if its arithmetic is not known here."""
+    own: Any = module
+    if kind(own) not in ("QuantReLU", "QuantIdentity") or own.training:
+        return None
+    found = _Frozen(module, own.act_quant.fused_activation_quant_proxy.tensor_quant)
+    return None if found.grid is None else (found.grid, float(found.scale_for(torch.zeros(1))))
+
+
 class _Kept:
     """The arithmetic of a weight quantiser, and the last weights that it quantised."""
 

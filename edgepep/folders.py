@@ -8,5 +8,7 @@ SHARE = _PACKAGE / "share" if _INSTALLED else _PACKAGE.parent
 MODELS = SHARE / "models"
 EXPORT = SHARE / "export"
 SETS = SHARE / "results" / "sets"
+DEVICE = SHARE / "results" / "device.json"
+"""What exports did on emulated boards: `python -m benchmarks.device`."""
 RUNS = (Path() if _INSTALLED else SHARE) / "results" / "runs"
 """Of a checkout; a wheel has no results, and keeps new ones where the user is."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 
 from edgepep import phases
+from edgepep.placement import place
 from edgepep.profiling.observe import BATCH
 from edgepep.profiling.trace import Buffer, Operation, Trace
 
@@ -55,7 +55,7 @@ def plan(trace: Trace, shapes: frozenset[torch.Size], bytes_per_value: float = F
 
     """
     slots = _slots(trace, _streamed(trace, shapes) if streaming else set(), bytes_per_value)
-    _place(slots)
+    place(slots)
     live, moment = 0, ""
     for now, operation in enumerate(trace.operations):
         alive = sum(slot.size for slot in slots if slot.first <= now <= slot.last)
@@ -134,17 +134,3 @@ def _streamed(trace: Trace, shapes: frozenset[torch.Size]) -> set[Buffer]:
             if buffer in candidates and not added:
                 candidates.discard(buffer)
     return candidates
-
-
-def _place(slots: Iterable[Slot]) -> None:
-    """Give every slot the lowest offset at which nothing that lives at the same time lies; the largest first."""
-    placed: list[Slot] = []
-    for slot in sorted(slots, key=lambda s: (-s.size, s.first)):
-        beside = sorted((s for s in placed if s.first <= slot.last and slot.first <= s.last), key=lambda s: s.offset)
-        offset = 0
-        for other in beside:
-            if offset + slot.size <= other.offset:
-                break
-            offset = max(offset, other.offset + other.size)
-        slot.offset = offset
-        placed.append(slot)

@@ -39,6 +39,7 @@ class Asked:
     device: str | None
     ram: str | None
     flash: str | None
+    executed: bool
     accounting: str | None
     format: str
     plot: Path | None
@@ -55,6 +56,10 @@ def page(asked: Asked) -> str:
     if asked.format != "text":
         plugins.check("format", asked.format, ["text", *FORMATS])
     _refuse_what_excludes_itself(asked)
+    if asked.executed:
+        from edgepep.profiling import executed
+
+        return executed.page(Path(asked.model).stem, _part(asked))
     if asked.model.endswith(".onnx"):
         from edgepep.profiling import onnx_cost
 
@@ -92,6 +97,9 @@ def _refuse_what_excludes_itself(asked: Asked) -> None:
         raise EdgepepError(f"--device {asked.device} has its own memory; leave out --ram and --flash, or the device.")
     if fits and asked.format != "text":
         raise EdgepepError(f"whether it fits is said in text; leave out --format {asked.format}.")
+    others = asked.format != "text" or asked.plot or asked.measure or asked.activity or asked.accounting
+    if asked.executed and others:
+        raise EdgepepError("--executed gives a page of text; leave out --format, --plot, --measure and the like.")
     what = "an .onnx file" if asked.model.endswith(".onnx") else "--accounting" if asked.accounting else None
     if asked.samples is not None and not asked.activity:
         raise EdgepepError(f"--samples {asked.samples} is of --activity; give both, or neither.")

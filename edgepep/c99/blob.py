@@ -1,0 +1,128 @@
+"""Weights of a device as one block of bytes with a checksum, to and from a network in torch.
+
+Little-endian 32-bit words: "EPC1", version, checksum of the network's table, updates made since the export, number of
+values; the values, layer by layer: the scale of codes, the weights or codes (four to a word), the bias; then the CRC-32
+of all that.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgepep.c99.table import Stage, stages
+from edgepep.errors import ExportError
+from edgepep.network import Network
+
+MAGIC, VERSION, HEADER = int.from_bytes(b"EPC1", "little"), 1, 5
+
+
+def values(stage: Stage) -> bytes:
+    """What a blob holds of one layer."""
+    if stage.weight is None:
+        return b""
+    parts: list[bytes] = []
+    if stage.scale is not None:
+        parts.append(_bytes(stage.scale))
+    codes = _bytes(stage.weight)
+    parts += [codes, bytes(-len(codes) % 4)]
+    if stage.bias is not None:
+        parts.append(_bytes(stage.bias))
+    return b"".join(parts)
+
+
+def network_word(chain: Sequence[Stage]) -> int:
+    """Checksum of all that weights have to fit: kinds, shapes, connections and precision of the layers."""
+    table = [
+        (s.kind, s.sources, s.pools, s.in_shape, s.out_shape, s.relu, s.bits, s.bias is not None, _geometry(s))
+        for s in chain
+    ]
+    return zlib.crc32(repr(table).encode())
+
+
+def pack(chain: Sequence[Stage]) -> bytes:
+    """The blob of a network as it is."""
+    body = b"".join(values(stage) for stage in chain)
+    head = struct.pack("<5I", MAGIC, VERSION, network_word(chain), 0, len(body) // 4)
+    return head + body + struct.pack("<I", zlib.crc32(head + body))
+
+
+def write(network: Network, example: Tensor, path: Path | str) -> None:
+    """Write a network's weights as a blob, for a device that runs the same network."""
+    Path(path).write_bytes(pack(stages(network, example)))
+
+
+@torch.no_grad()
+def read(network: Network, example: Tensor, blob: bytes | Path | str) -> int:
+    """Put the weights of a blob into a network, in place; all of them, or none if it is refused.
+
+    Args:
+        network: of the same layers as on the device, its precision included.
+        example: one batch of inputs [batch, ...], for the shapes.
+        blob: its bytes, or the file that holds them.
+
+    Returns:
+        Training steps that the device has made since the export.
+
+    Raises:
+        ExportError: for bytes that are no blob, are damaged, newer than this version, or of another network.
+
+    """
+    content = blob if isinstance(blob, bytes) else Path(blob).read_bytes()
+    chain = stages(network, example)
+    steps, at = checked(content, chain), 4 * HEADER
+    for stage in chain:
+        own: Any = network.chain[stage.index].synapses
+        if stage.weight is None:
+            continue
+        if stage.scale is not None:
+            own.scale.copy_(_tensor(content, at, stage.scale))
+            own.step.fill_(int(own.step) + steps)
+            at += 4
+        target = own.codes if stage.scale is not None else own.weight
+        target.copy_(_tensor(content, at, stage.weight))
+        at += -(-stage.weight.numel() * stage.weight.element_size() // 4) * 4
+        if stage.bias is not None:
+            own.bias.copy_(_tensor(content, at, stage.bias))
+            at += 4 * stage.bias.numel()
+    return steps
+
+
+def checked(content: bytes, chain: Sequence[Stage]) -> int:
+    """Steps that a blob has made, if it is sound and of this network; as the device checks it."""
+    if len(content) < 4 * HEADER or struct.unpack_from("<I", content)[0] != MAGIC:
+        raise ExportError(
+            f"these {len(content)} bytes are not weights of an edgepep device: they do not begin with EPC1."
+        )
+    _, version, network, steps, count = struct.unpack_from("<5I", content)
+    if version > VERSION:
+        raise ExportError(f"the weights have version {version}; this edgepep reads up to {VERSION}.")
+    whole = 4 * (HEADER + count + 1)
+    if len(content) != whole:
+        raise ExportError(f"the weights are cut off: {len(content)} bytes, {whole} by their header.")
+    if zlib.crc32(content[:-4]) != struct.unpack_from("<I", content, whole - 4)[0]:
+        raise ExportError("the weights are damaged: their checksum is wrong.")
+    wanted = sum(len(values(stage)) for stage in chain) // 4
+    if network != network_word(chain) or count != wanted:
+        raise ExportError(f"the weights are of another network: {count} values, where this one has {wanted}.")
+    return int(steps)
+
+
+def _geometry(stage: Stage) -> tuple[object, ...]:
+    return stage.kernel, stage.stride, stage.pad, stage.dilation, stage.groups
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    whole = tensor.detach().cpu().contiguous()
+    return whole.to(torch.int8 if whole.dtype == torch.int8 else torch.float32).numpy().tobytes()
+
+
+def _tensor(content: bytes, at: int, like: Tensor) -> Tensor:
+    kind = torch.int8 if like.dtype == torch.int8 else torch.float32
+    return torch.frombuffer(bytearray(content), dtype=kind, count=like.numel(), offset=at).view(like.shape)

@@ -1,0 +1,64 @@
+"""The feedback F of a trained rule as (key, bound), from which a device draws the same values again."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from edgepep import noise
+from edgepep.errors import ExportError
+from edgepep.feedback import Feedback
+from edgepep.rule import Rule
+
+
+class Drawn(NamedTuple):
+    """F[c, i] is the signed upper 24 bits of hash(key, c * inputs + i), times bound."""
+
+    key: int
+    bound: float
+
+
+def drawn(rule: Rule) -> Drawn:
+    """Find how a PEPITA rule's feedback is drawn.
+
+    Raises:
+        ExportError: for feedback that is not drawn from its seed, or options of the rule that the kernels leave out.
+
+    """
+    known: Any = rule
+    plain = {
+        "variant": "standard",
+        "output_error": "first",
+        "presynaptic": "second",
+        "adversarial": 0.0,
+        "limit": 0.0,
+    }
+    for option, value in plain.items():
+        given = getattr(known, option, value)
+        if given != value:
+            raise ExportError(f"the rule has {option}={given!r}; in C it is {value!r}.")
+    own = known.projection
+    if not isinstance(own, Feedback) or own.storage not in ("float", "seed"):
+        kept = own.storage if isinstance(own, Feedback) else type(own).__name__
+        raise ExportError(
+            f"the feedback is kept as {kept!r}; in C it is drawn from its seed: storage 'float' or 'seed'."
+        )
+    if own.wanted:
+        raise ExportError("the strength of the modulation has not been reached yet: train the rule for a step first.")
+    key = noise.key(own.seed, 0xF, *([own.place] if own.place else []))
+    return Drawn(int(key) % 2**32, _bound(own, key))
+
+
+def _bound(own: Feedback, key: torch.Tensor) -> float:
+    """The factor, as a 32-bit float, that gives the values that are used."""
+    if own.storage == "seed":
+        return float(torch.tensor(float(own.bound) / 2**23, dtype=torch.float32))
+    values = own().detach().cpu().flatten()
+    integers = (noise.bits(values.shape, key.cpu()) >> 8).to(torch.float32)
+    factor = values[integers.abs().argmax()] / integers[integers.abs().argmax()]
+    near = torch.stack([torch.nextafter(factor, factor - 1), factor, torch.nextafter(factor, factor + 1)])
+    off = (integers * near.unsqueeze(1) - values).abs().amax(1) / values.abs().amax().clamp_min(1e-30)
+    if off.min() > 1e-5:
+        raise ExportError("the feedback is not what its seed gives: it was changed by hand, and cannot be drawn again.")
+    return float(near[off.argmin()])

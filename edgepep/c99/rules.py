@@ -1,0 +1,129 @@
+"""Training steps as schedules, for one sample: PEPITA, MEMPEPITA, the last layer alone; forward passes only.
+
+What is fused: the second pass of a layer, its update and the release of its answer are one call, unit after unit, so
+that the second answer is written over the first. The last layer's second answer is not needed, and not computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from edgepep.c99.backward import backprop
+from edgepep.c99.passes import Pass
+from edgepep.c99.schedule import Schedule, Value
+from edgepep.c99.table import Stage
+from edgepep.errors import ExportError
+
+STEP = "ep_steps"
+"""The argument by which kernels tell updates apart."""
+
+
+def inference(stages: Sequence[Stage]) -> Schedule:
+    """One forward pass; the last value is the logits."""
+    schedule = Schedule(stages)
+    walk = Pass(schedule, "h")
+    for stage in stages:
+        _, logits = walk.run(stage, schedule.input)
+    schedule.call("said = ep_largest", str(logits.size), logits)
+    schedule.logits = logits
+    return schedule
+
+
+def pepita(stages: Sequence[Stage]) -> Schedule:
+    """Two passes; the answers of hidden layers that learn are kept from the first to the second."""
+    schedule = Schedule(stages)
+    hidden = [stage.index for stage in stages[:-1] if stage.learns]
+    first = Pass(schedule, "h", kept=hidden)
+    start = first.read(stages[0], schedule.input)
+    for stage in stages:
+        pre = start if stage.index == 0 else first.read(stage)
+        logits = first.answer(stage, pre)
+    error = _error(schedule, logits)
+    modulated = _modulate(schedule, start, error, over=start)
+    second = Pass(schedule, "g")
+    for stage in stages[:-1]:
+        pre = modulated if stage.index == 0 else second.read(stage)
+        if stage.learns:
+            kept = first.posts[stage.index]
+            second.posts[stage.index] = _pair(schedule, stage, pre, kept, kept)
+        else:
+            second.answer(stage, pre)
+    _learn_last(schedule, stages, modulated if len(stages) == 1 else second.read(stages[-1]), error)
+    return schedule
+
+
+def mempepita(stages: Sequence[Stage]) -> Schedule:
+    """Three passes; of the first only the error is kept, and the first and the second are then run side by side."""
+    schedule = Schedule(stages)
+    hidden = [stage.index for stage in stages[:-1] if stage.learns]
+    top = max(hidden, default=-1)
+    walk = Pass(schedule, "h")
+    start = walk.read(stages[0], schedule.input)
+    for stage in stages:
+        logits = walk.answer(stage, start if stage.index == 0 else walk.read(stage))
+    error = _error(schedule, logits)
+    modulated = _modulate(schedule, start, error, over=None if hidden else start)
+    again, second = Pass(schedule, "r", until=top), Pass(schedule, "g")
+    for stage in stages[:-1]:
+        i = stage.index
+        repeated: Value | None = None
+        if i <= top:
+            repeated = again.answer(stage, start if i == 0 else again.read(stage))
+        pre = modulated if i == 0 else second.read(stage)
+        if stage.learns and repeated is not None:
+            needed = again.last_use.get(i, -1) > i
+            second.posts[i] = _pair(schedule, stage, pre, repeated, None if needed else repeated)
+        else:
+            second.answer(stage, pre)
+    _learn_last(schedule, stages, modulated if len(stages) == 1 else second.read(stages[-1]), error)
+    return schedule
+
+
+def last_layer(stages: Sequence[Stage]) -> Schedule:
+    """One pass, then the last layer by its own error."""
+    schedule = Schedule(stages)
+    walk = Pass(schedule, "h")
+    for stage in stages:
+        pre, logits = walk.run(stage, schedule.input)
+    _learn_last(schedule, stages, pre, _error(schedule, logits))
+    return schedule
+
+
+def _error(schedule: Schedule, logits: Value) -> Value:
+    error = Value("e", logits.size, logits)
+    schedule.call("said = ep_largest", str(logits.size), logits)
+    schedule.call("ep_output_error", str(logits.size), logits, "target")
+    return error
+
+
+def _modulate(schedule: Schedule, x: Value, error: Value, over: Value | None) -> Value:
+    modulated = Value("g_x", x.size, over)
+    sizes = str(x.size), str(error.size)
+    schedule.call("ep_modulate", *sizes, x, error, modulated, "F_KEY", "F_BOUND", macs=x.size * error.size)
+    return modulated
+
+
+def _pair(schedule: Schedule, stage: Stage, pre: Value, h: Value, over: Value | None) -> Value:
+    g = Value(f"g{stage.index}", stage.size, over)
+    room: list[Value] = [Value(f"room{stage.index}", stage.fan)] if stage.kind == "conv" else []
+    rest: tuple[Value | str, ...] = (f"rate_{stage.index}", STEP, *room)
+    schedule.call(f"ep_{stage.kind}_pair", f"&layer_{stage.index}", pre, h, g, *rest, macs=2 * stage.macs)
+    return g
+
+
+def _learn_last(schedule: Schedule, stages: Sequence[Stage], pre: Value, error: Value) -> None:
+    last = stages[-1]
+    if not last.learns:
+        raise ExportError(f"layer {last.name}, the output, rests; a rule in C changes it.")
+    rest = (f"rate_{last.index}", STEP)
+    schedule.call(f"ep_{last.kind}_learn", f"&layer_{last.index}", pre, error, *rest, macs=last.macs)
+
+
+RULES: dict[str, Callable[[Sequence[Stage]], Schedule]] = {
+    "pepita": pepita,
+    "mempepita": mempepita,
+    "last_layer": last_layer,
+    "frozen_hidden": last_layer,
+    "backprop": backprop,
+}
+"""By the name of edgepep's rule."""

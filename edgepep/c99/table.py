@@ -1,0 +1,239 @@
+"""A network as a table of what the C kernels know; what they do not know is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgepep import noise
+from edgepep.errors import ExportError
+from edgepep.fakequant import frozen
+from edgepep.integer_weights import IntegerWeights
+from edgepep.layer import Layer
+from edgepep.network import Network
+from edgepep.neurons.dropout import Dropout
+from edgepep.synapses import PaddedConv2d, Quantiser
+
+Shape = tuple[int, int, int]
+"""Channels, height, width; (features, 1, 1) of what is flat."""
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What prepares a layer's input: pooling of windows that touch but do not overlap, or rounding to a grid."""
+
+    kind: str
+    """"max_pool", "mean_pool" or "round"."""
+    shape: Shape
+    window: Pair = (1, 1)
+    scale: float = 0.0
+    """Of a grid."""
+    bounds: tuple[float, float] = (0.0, 0.0)
+    """The grid's codes."""
+
+    @property
+    def out_shape(self) -> Shape:
+        """Shape of its answer."""
+        channels, height, width = self.shape
+        return channels, height // self.window[0], width // self.window[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One layer of the network: pools, then synapses of one kind, then ReLU or nothing."""
+
+    index: int
+    name: str
+    kind: str
+    """"dense", "conv" or "sum", which has no synapses."""
+    sources: tuple[int, ...]
+    pools: tuple[Pool, ...]
+    in_shape: Shape
+    out_shape: Shape
+    relu: bool
+    learns: bool
+    weight: Tensor | None = None
+    """Floats, or int8 codes [out, in / groups, *kernel]."""
+    bias: Tensor | None = None
+    scale: Tensor | None = None
+    """Of codes."""
+    seed: int = 0
+    """Key of the rounding, as unsigned 32-bit integer."""
+    before: int = 0
+    """Updates of the codes made so far."""
+    bits: int = 0
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    pad: Pair = (0, 0)
+    """Zeros above and left; those below and right follow from the shapes."""
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    @property
+    def size(self) -> int:
+        """Values of its answer."""
+        return prod(self.out_shape)
+
+    @property
+    def fan(self) -> int:
+        """Weights of one unit."""
+        return self.in_shape[0] // self.groups * prod(self.kernel)
+
+    @property
+    def macs(self) -> int:
+        """Multiplications of one forward pass; those with padding, which are not made, do not count."""
+        if self.kind == "dense":
+            return self.in_shape[0] * self.out_shape[0]
+        met = 1
+        for axis in (0, 1):
+            starts = [o * self.stride[axis] - self.pad[axis] for o in range(self.out_shape[1 + axis])]
+            reach = [k * self.dilation[axis] for k in range(self.kernel[axis])]
+            met *= sum(0 <= start + k < self.in_shape[1 + axis] for start in starts for k in reach)
+        return met * self.in_shape[0] // self.groups * self.out_shape[0]
+
+
+def stages(network: Network, example: Tensor) -> list[Stage]:
+    """Read a network.
+
+    Args:
+        network: layers of nn.Linear, nn.Conv2d or integer weights, ReLU or no neurons, pooling, flatten and sums.
+        example: one batch of inputs [batch, ...], for the shapes.
+
+    Raises:
+        ExportError: for the first thing that has no kernel, by the name of its layer.
+
+    """
+    if type(network.encode) is not nn.Identity:
+        raise ExportError(f"the encoder {type(network.encode).__name__} has no C form: spiking networks have none yet.")
+    found: list[Stage] = []
+    with torch.no_grad():
+        for i, activity in enumerate(network.stream(example[:1])):
+            layer, sources = network.chain[i], network.sources[i]
+            given = found[sources[0]].out_shape if sources else _shape(example[0])
+            found.append(_stage(i, layer, sources, given, _shape(activity.current[0])))
+    last = found[-1]
+    if last.kind != "dense" or last.relu:
+        raise ExportError(f"layer {last.name} is the output; it must be linear, without neurons, to be written in C.")
+    return found
+
+
+def _stage(i: int, layer: Layer, sources: tuple[int, ...], given: Shape, answered: Shape) -> Stage:
+    pools = tuple(_pools(layer, given))
+    shape = pools[-1].out_shape if pools else given
+    if any(type(m) is nn.Flatten for m in layer.prepare.modules()):
+        shape = (prod(shape), 1, 1)
+    own: Any = layer.synapses
+    common: dict[str, Any] = {"sources": sources, "pools": pools, "relu": _relu(layer), "out_shape": answered}
+    if type(own) is nn.Identity:
+        if len(sources) < 2 or pools:
+            raise ExportError(
+                f"layer {layer.name} has no synapses; in C it must be the plain sum of two or more layers."
+            )
+        return Stage(i, layer.name, "sum", in_shape=shape, learns=False, **common)
+    kind = type(own)
+    if kind not in (nn.Linear, nn.Conv2d, PaddedConv2d) and not isinstance(own, IntegerWeights):
+        raise ExportError(
+            f"layer {layer.name} has {kind.__name__} synapses; in C there are Linear, Conv2d and integer weights."
+        )
+    if layer.over_time:
+        raise ExportError(f"layer {layer.name} answers over time, which has no C form.")
+    common |= {"learns": layer.learns, "bias": None if own.bias is None else own.bias.detach()}
+    if isinstance(own, IntegerWeights):
+        key = noise.key(own.seed, own.place)
+        common |= {"weight": own.codes, "scale": own.scale, "bits": own.bits, "before": int(own.step)}
+        common["seed"] = int(key) % 2**32
+    else:
+        common["weight"] = own.weight.detach()
+    if isinstance(own, nn.Linear):
+        if shape[1:] != (1, 1):
+            raise ExportError(f"layer {layer.name} is linear over the last axis of {list(shape)}; flatten it before.")
+        return Stage(i, layer.name, "dense", in_shape=shape, **common)
+    return Stage(i, layer.name, "conv", in_shape=shape, **common, **_geometry(layer.name, own))
+
+
+def _geometry(name: str, own: Any) -> dict[str, Any]:
+    if own.padding_mode != "zeros":
+        raise ExportError(f"layer {name} pads with {own.padding_mode!r}; in C there are zeros only.")
+    pads = getattr(own, "pads", None)
+    if pads is not None:
+        above, left = pads[2], pads[0]
+    elif isinstance(own.padding, str):
+        left, _, above, _ = own._reversed_padding_repeated_twice
+    else:
+        above, left = own.padding
+    values = {"kernel": own.kernel_size, "stride": own.stride, "dilation": own.dilation, "pad": (above, left)}
+    for what, pair in values.items():
+        if max(pair) > 255:
+            raise ExportError(f"layer {name}: {what} is {pair}; in C it must be below 256.")
+    return {**values, "groups": own.groups}
+
+
+def _pools(layer: Layer, shape: Shape) -> Iterator[Pool]:
+    inside = {
+        inner for m in layer.prepare.modules() if isinstance(m, Quantiser) for inner in m.modules() if inner is not m
+    }
+    for module in [m for m in layer.prepare.modules() if m not in inside]:
+        if isinstance(module, (nn.Sequential, nn.Identity, nn.Flatten)):
+            continue
+        if isinstance(module, Quantiser):
+            pool = _grid(layer.name, module, shape)
+        else:
+            window = _window(layer.name, module, shape)
+            pool = Pool("max_pool" if isinstance(module, nn.MaxPool2d) else "mean_pool", shape, window)
+        yield pool
+        shape = pool.out_shape
+
+
+def _grid(name: str, module: Quantiser, shape: Shape) -> Pool:
+    found = frozen(module.quantise)
+    if found is None or found[0].rounding != "round_":
+        raise ExportError(
+            f"layer {name}: the grid of its {type(module.quantise).__name__} is not known, or not calibrated."
+        )
+    grid, scale = found
+    return Pool("round", shape, scale=scale, bounds=(grid.low, grid.high))
+
+
+def _window(name: str, module: nn.Module, shape: Shape) -> Pair:
+    if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+        return shape[1:]
+    if not isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
+        raise ExportError(
+            f"layer {name} is prepared by {type(module).__name__}; in C there are flatten, max and mean pooling."
+        )
+    window, stride = _pair(module.kernel_size), _pair(module.stride)
+    plain = _pair(module.padding) == (0, 0) and not module.ceil_mode and _pair(getattr(module, "dilation", 1)) == (1, 1)
+    if window != stride or not plain or (getattr(module, "divisor_override", None) or 0):
+        raise ExportError(
+            f"layer {name}: {module} has overlapping, padded or uneven windows; in C they are plain and side by side."
+        )
+    return window
+
+
+def _relu(layer: Layer) -> bool:
+    answers = [
+        m for m in layer.neurons.modules() if not isinstance(m, (nn.Sequential, nn.Identity, Dropout, nn.Dropout))
+    ]
+    if len(answers) > 1 or any(type(m) is not nn.ReLU for m in answers):
+        names = ", ".join(type(m).__name__ for m in answers)
+        raise ExportError(f"layer {layer.name} has the neurons {names}; in C there are ReLU and none.")
+    return bool(answers)
+
+
+def _pair(value: Any) -> Pair:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _shape(sample: Tensor) -> Shape:
+    sizes = tuple(sample.shape)
+    if len(sizes) == 3:
+        return sizes[0], sizes[1], sizes[2]
+    if len(sizes) == 1:
+        return sizes[0], 1, 1
+    raise ExportError(f"a sample has shape {list(sizes)}; in C it is [features] or [channels, height, width].")
