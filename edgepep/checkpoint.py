@@ -76,9 +76,20 @@ def _names(path: Path) -> list[Path]:
     return [path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 10_000))]
 
 
-def asked_for(recipe: models.Recipe, rule: str, seed: int, epochs: int, device: str) -> dict[str, Any]:
-    """What a run is asked to do, as it is read back from JSON: all that determines what comes of it."""
-    asked = {"recipe": recipe.table(), "rule": rule, "seed": seed, "epochs": epochs, "device": device}
+def asked_for(recipe: models.Recipe, rule: str, seed: int, epochs: int, device: str, parts: int = 1) -> dict[str, Any]:
+    """What a run is asked to do, as it is read back from JSON: all that determines what comes of it.
+
+    Args:
+        recipe: of the run.
+        rule: its name.
+        seed: of the run.
+        epochs: of the run.
+        device: of the run.
+        parts: into which each batch is cut.
+
+    """
+    asked: dict[str, Any] = {"recipe": recipe.table(), "rule": rule, "seed": seed, "epochs": epochs, "device": device}
+    asked |= {"parts": parts} if parts > 1 else {}
     table: dict[str, Any] = json.loads(json.dumps(asked))
     return table
 

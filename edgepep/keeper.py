@@ -60,6 +60,8 @@ class Keeper:
         self.folder, self.loop, self.recipe, self.asked, self.policy = folder, loop, recipe, asked, policy
         self.most = checkpoint.most_bytes(loop.rule) + 32 * len(loop.data) * loop.data.classes
         self.halvings, self._next, self._saved = 0, 0.0, -1
+        self.began: Callable[[], None] | None = None
+        """Called when the loop stands where it is to go on from."""
 
     def run(self) -> Iterator[Epoch]:
         """Begin the run, or go on with it, to its end; yields the epochs that are done here.
@@ -72,6 +74,8 @@ class Keeper:
         """
         with rundir.held(self.folder, self.asked, self.policy.resume) as fresh:
             self._begin() if fresh else self._resume()
+            if self.began is not None:
+                self.began()
             self.loop.after_step = lambda outcome: self._after_step()
             self.loop.between = self._obey
             while self.loop.epoch <= self.loop.epochs:
@@ -149,6 +153,8 @@ class Keeper:
 
     def _recover(self, error: DivergenceError) -> None:
         """Say where and why numbers went wrong; then stop, or go back and on at half the rate."""
+        if self.loop.learn is not self.loop.rule:  # other processes have their share in each step
+            raise error
         last = self.loop.done
         state, path = self._load()
         found = divergence.Replay(self.loop).find(last)

@@ -81,6 +81,8 @@ class Loop:
         self.rule, self.data, self.optimizer, self.scheduler, self.test = rule, data, optimizer, scheduler, test
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.watch, self.before_step = watch, before_step
+        self.learn: Callable[[Tensor, Tensor, Tensor], Outcome] = rule
+        """What is called on each batch: the rule, or what shares its work among processes."""
         self.after_step: Callable[[Outcome], None] | None = None
         self.between: Callable[[], None] | None = None
         """Called between two batches of an evaluation."""
@@ -207,7 +209,7 @@ class Loop:
             if self.before_step is not None:
                 self.before_step(self.rule, x, target, samples)
             self.optimizer.zero_grad()
-            outcome = self.rule(x, target, samples)
+            outcome = self.learn(x, target, samples)
             self.optimizer.step()
             self.seen += len(target)
             right = (outcome.logits.argmax(1) == target).sum()

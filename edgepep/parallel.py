@@ -9,98 +9,22 @@ are taken in another order, and weights differ in their last bits.
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
-from edgepep.errors import EdgepepError, RunError
+from edgepep import plain, sealed
+from edgepep.errors import EdgepepError, Stopped
+from edgepep.group import PARTS, Group
 from edgepep.integer_weights import IntegerWeights
 from edgepep.local import Factor, Gradient, dense_gradient
 from edgepep.rule import Outcome, Rule
 from edgepep.updater import InPlaceSGD
 
-PARTS = 8
-_PATIENCE = timedelta(minutes=30)
-
-
-class Group:
-    """The processes that train one network.
-
-    Args:
-        rank: of this one.
-        size: how many there are.
-
-    """
-
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
-
-    def gathered(self, mine: Tensor) -> Tensor:
-        """What all processes give, [size, ...], in the order of their ranks.
-
-        Raises:
-            RunError: if one of them has ended.
-
-        """
-        if self.size == 1:
-            return mine.unsqueeze(0)
-        all_of_them = mine.new_empty(self.size, *mine.shape)
-        try:
-            dist.all_gather(list(all_of_them.unbind(0)), mine.contiguous())
-        except RuntimeError as error:
-            raise RunError(f"process {self.rank} hears the others no more: one of them has ended.") from error
-        return all_of_them
-
-    def from_first(self, content: bytes) -> bytes:
-        """What the first process gives, on all of them."""
-        if self.size == 1:
-            return content
-        size = torch.tensor([len(content)], dtype=torch.int64)
-        dist.broadcast(size, 0)
-        given = torch.frombuffer(bytearray(content), dtype=torch.uint8) if self.rank == 0 and content else None
-        held = torch.empty(int(size), dtype=torch.uint8) if given is None else given
-        dist.broadcast(held, 0)
-        return held.numpy().tobytes()
-
-
-@contextmanager
-def joined(device: str) -> Iterator[Group | None]:
-    """The group that torchrun has started this process in, or None if it has not.
-
-    Computing threads are one a process, so that sums are taken in the same order everywhere.
-
-    Raises:
-        EdgepepError: if the processes cannot be joined.
-
-    """
-    if "TORCHELASTIC_RUN_ID" not in os.environ and "WORLD_SIZE" not in os.environ:
-        yield None
-        return
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if not 1 <= size <= PARTS or PARTS % size:
-        allowed = ", ".join(str(n) for n in range(1, PARTS + 1) if PARTS % n == 0)
-        raise EdgepepError(f"{size} processes cannot share {PARTS} parts of a batch; start {allowed} of them.")
-    torch.set_num_threads(1)
-    backend = "nccl" if device.startswith("cuda") else "gloo"
-    try:
-        dist.init_process_group(backend, timeout=_PATIENCE)
-    except (RuntimeError, ValueError) as error:
-        raise EdgepepError(f"cannot join the processes: {str(error).splitlines()[0]}") from error
-    try:
-        yield Group(rank, size)
-    finally:
-        dist.destroy_process_group()
-
-
-def device_of(device: str) -> str:
-    """The device of this process: each has a GPU of its own."""
-    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+if TYPE_CHECKING:
+    from edgepep.loop import Loop
 
 
 class Collected:
@@ -230,3 +154,42 @@ def _counters(rule: Rule) -> list[Tensor]:
     """Counters of the noise that each step draws anew."""
     noisy = [m for m in rule.network.modules() if hasattr(m, "renew") and hasattr(m, "step")]
     return [m.step for m in noisy if not isinstance(m, IntegerWeights)]  # type: ignore[misc]
+
+
+def begin_together(loop: Loop, group: Group) -> None:
+    """Stand where the first process stands: at the beginning, or where it goes on with a run."""
+    content = group.from_first(_packed(loop.state_dict()) if group.rank == 0 else b"")
+    if group.rank:
+        loop.load_state_dict(_unpacked(content))
+
+
+def follow(loop: Loop, group: Group, step: Parallel) -> None:
+    """Do this process' share of a run that the first process keeps.
+
+    Raises:
+        Stopped: when the first process stops.
+
+    """
+    loop.test = loop.watch = None
+    begin_together(loop, group)
+
+    def obey(outcome: Outcome) -> None:
+        if step.stopped:
+            raise Stopped(f"process {group.rank} stops with the first.", step.stopped)
+
+    loop.after_step = obey
+    for _ in loop.run():
+        pass
+
+
+def _packed(state: Any) -> bytes:
+    from safetensors.torch import save
+
+    text, tensors = plain.pack(state)
+    packed: bytes = len(text).to_bytes(8, "little") + text + save(tensors)
+    return packed
+
+
+def _unpacked(content: bytes) -> Any:
+    end = 8 + int.from_bytes(content[:8], "little")
+    return plain.unpack(content[8:end], sealed.tensors_of(content[end:]))

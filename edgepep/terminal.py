@@ -14,15 +14,21 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """Shows training as it goes on, and leaves one line an epoch behind."""
+    """Shows training as it goes on, and leaves one line an epoch behind.
 
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
+    Args:
+        epochs: how many there will be.
+        silent: show nothing: another process does.
+
+    """
+
+    def __init__(self, epochs: int, silent: bool = False) -> None:
+        self.epochs, self.silent = epochs, silent
         self.bar: Bar | None = None
         self.task: TaskID | None = None
 
     def __enter__(self) -> Report:
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and not self.silent:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
@@ -45,6 +51,8 @@ class Report:
 
     def say(self, line: str) -> None:
         """Print a line."""
+        if self.silent:
+            return
         if self.bar:
             self.bar.console.print(line, highlight=False)
         else:

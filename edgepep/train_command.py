@@ -43,6 +43,7 @@ def train(
 ) -> None:
     """Train a recipe and keep the run in a directory; a run that was interrupted goes on where it was."""
     from edgepep import checkpoint, models, signals, training
+    from edgepep.group import PARTS, device_of, joined
     from edgepep.terminal import Report
 
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
@@ -50,26 +51,31 @@ def train(
     watcher = _diagnostics(diagnose)
     rule = rule or chosen.rule
     total = epochs if epochs is not None else chosen.settings(rule).epochs
-    if out is None:
-        usual = Path("runs") / f"{chosen.name}-{rule}-seed{seed}"
-        asked = checkpoint.asked_for(chosen, rule, seed, total, device)
-        out = checkpoint.unfinished(usual, asked) if resume else checkpoint.free(usual)
-    print(f"{chosen.name} · rule {rule} · data {chosen.dataset} · {total} epochs · seed {seed} · {out}", flush=True)
-    with Report(total) as report, signals.noted() as stop:
+    with joined(device) as group, Report(total, silent=bool(group and group.rank)) as report, signals.noted() as stop:
+        shared = f" · {group.size} processes" if group else ""
+        if out is None:
+            usual = Path("runs") / f"{chosen.name}-{rule}-seed{seed}"
+            asked = checkpoint.asked_for(chosen, rule, seed, total, device, PARTS if group else 1)
+            out = checkpoint.unfinished(usual, asked) if resume else checkpoint.free(usual)
+        what = f"rule {rule} · data {chosen.dataset} · {total} epochs · seed {seed}{shared}"
+        report.say(f"{chosen.name} · {what} · {out}")
         policy = training.Policy(save_every, save_steps, on_divergence, resume or None, stop, report.say)
         for epoch in training.train(
             chosen,
             rule=rule,
             epochs=epochs,
             seed=seed,
-            device=device,
+            device=device_of(device),
             data_dir=data_dir,
             out=out,
             watch=report.step,
             before_step=watcher,
             policy=policy,
+            group=group,
         ):
             report.epoch(epoch)
+        if group and group.rank:
+            return
     if watcher and watcher.history:
         step, found = watcher.history[-1]
         print(f"credit at step {step} (angles in degrees):\n{found}")

@@ -13,9 +13,11 @@ from edgepep.build import rule_class
 from edgepep.datasets import Data
 from edgepep.errors import EdgepepError
 from edgepep.evaluation import evaluate
+from edgepep.group import PARTS, Group
 from edgepep.keeper import AS_USUAL, Keeper, Policy
 from edgepep.loop import BeforeStep, Epoch, Loop, Progress
 from edgepep.models import Recipe
+from edgepep.parallel import Parallel, begin_together, follow
 from edgepep.rule import Rule
 from edgepep.synapses import calibrate
 from edgepep.updater import InPlaceSGD
@@ -90,6 +92,7 @@ def train(
     watch: Callable[[Progress], None] | None = None,
     before_step: BeforeStep | None = None,
     policy: Policy = AS_USUAL,
+    group: Group | None = None,
 ) -> Iterator[Epoch]:
     """Run a recipe, yielding each Epoch; with `out`, keep it in a run directory.
 
@@ -108,6 +111,7 @@ def train(
         watch: called every few steps.
         before_step: called before every step, such as an edgepep.Diagnostics.
         policy: when to keep the state, and what to do when the loss is not finite or a signal asks to stop.
+        group: of processes that share each step, from `edgepep.group.joined`; the first keeps the run and yields.
 
     Raises:
         EdgepepError: for a device or epochs that cannot be, and what loading, building and fitting raise.
@@ -119,7 +123,12 @@ def train(
         raise EdgepepError(f"epochs is {epochs}; it must be at least 1.")
     rule_class(rule)  # a name that is wrong is said before data are loaded
     check_device(device)
-    path, asked = None if out is None else Path(out), checkpoint.asked_for(recipe, rule, seed, epochs, device)
+    parts = PARTS if group else 1
+    path, asked = None if out is None else Path(out), checkpoint.asked_for(recipe, rule, seed, epochs, device, parts)
+    if group and policy.on_divergence != "stop":
+        raise EdgepepError(f"on_divergence is {policy.on_divergence!r}; several processes can only stop.")
+    if group and group.rank:
+        path = None  # the first process keeps the run
     if path:
         rundir.check(path, asked, policy.resume)
     elif policy.on_divergence != "stop":
@@ -138,7 +147,20 @@ def train(
         watch=watch,
         before_step=before_step,
     )
-    yield from loop.run() if path is None else Keeper(path, loop, recipe, asked, policy).run()
+    if group is None:
+        yield from loop.run() if path is None else Keeper(path, loop, recipe, asked, policy).run()
+        return
+    step = Parallel(made, optimizer, group, data.take(slice(0, loop.batch_size)), policy.stop)
+    loop.learn = step
+    if group.rank:
+        follow(loop, group, step)
+    elif path is None:
+        begin_together(loop, group)
+        yield from loop.run()
+    else:
+        keeper = Keeper(path, loop, recipe, asked, policy._replace(stop=lambda: step.stopped))
+        keeper.began = lambda: begin_together(loop, group)
+        yield from keeper.run()
 
 
 def check_device(device: str) -> None:

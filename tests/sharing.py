@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from edgepep import datasets, load
-from edgepep.parallel import Group, Parallel, joined
+from edgepep.group import Group, joined
+from edgepep.parallel import Parallel
 from edgepep.training import prepare
 
 DROPPED = {"prepare": ["flatten"], "synapses": "linear", "features": 24, "dropout": 0.2}

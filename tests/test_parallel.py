@@ -4,12 +4,14 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
 from edgepep import EdgepepError, InPlaceSGD, datasets, load
-from edgepep.parallel import PARTS, Group, Parallel, joined
+from edgepep.group import PARTS, Group, joined
+from edgepep.parallel import Parallel
 from edgepep.training import prepare
 from tests.sharing import all_digests
 
@@ -90,3 +92,43 @@ def test_the_first_process_says_when_to_stop():
     assert step.stopped == 0
     step(*DIGITS.take(slice(0, 64)))
     assert step.stopped == 15
+
+
+def torchrun(count, folder, *arguments):
+    """`edgepep train` in so many processes, as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    common = {**os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "edgepep", "train", "digits-fc", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder}
+    return [subprocess.Popen(command, env={**common, "RANK": str(rank)}, **pipes) for rank in range(count)]
+
+
+def test_a_run_in_two_processes_stops_and_goes_on(tmp_path):
+    """SIGTERM to all of them, then the same command again: the weights are those of a run that was left alone."""
+    words = ("--epochs", "40", "--save-steps", "7")
+    folders = {name: tmp_path / name for name in ("stopped", "alone")}
+    first = torchrun(2, tmp_path, *words, "--out", "stopped")
+    metrics = folders["stopped"] / "metrics.jsonl"
+    while not metrics.exists() and first[0].poll() is None:
+        time.sleep(0.02)
+    for process in first:
+        process.terminate()
+    said = [process.communicate(timeout=120) for process in first]
+    assert first[0].returncode == 143, said
+    assert "is kept in stopped" in said[0][1]
+    assert not said[1][0]
+    for name in folders:
+        again = torchrun(2, tmp_path, *words, "--out", name)
+        out = [process.communicate(timeout=200) for process in again]
+        assert [process.returncode for process in again] == [0, 0], out
+    weights = [(folder / "weights.safetensors").read_bytes() for folder in folders.values()]
+    assert weights[0] == weights[1]
+    refused = subprocess.run(
+        [sys.executable, "-m", "edgepep", "train", "digits-fc", *words, "--out", "alone"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode == 2
