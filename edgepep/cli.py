@@ -45,6 +45,7 @@ def train(
     activation_bits: Annotated[Optional[int], typer.Option(help="Quantize activities, 2 to 8.")] = None,  # noqa: UP045
     freeze: Annotated[Optional[list[str]], typer.Option(help="Names of layers that rest, such as 0 or '[01]'.")] = None,  # noqa: UP045
     head: Annotated[Optional[str], typer.Option(help="Another rule for the last layers: NAME, or NAME:LAYERS.")] = None,  # noqa: UP045
+    without: Annotated[Optional[list[int]], typer.Option(help="A class that training does not show.")] = None,  # noqa: UP045
     diagnose: Annotated[int, typer.Option(help="Measure the rule's credit every so many steps; 0 for never.")] = 0,
 ) -> None:
     """Train a recipe and keep the run in a directory."""
@@ -62,6 +63,8 @@ def train(
         chosen = chosen.but(network={"frozen": [*chosen.network.frozen, *freeze]})
     if head:
         chosen = chosen.but(head=head_of(head))
+    if without:
+        chosen = chosen.but(training={"without": without})
     watcher = _diagnostics(diagnose)
     rule = rule or chosen.rule
     out = out or checkpoint.free(Path("runs") / f"{chosen.name}-{rule}-seed{seed}")

@@ -188,6 +188,7 @@ def train(
     rule_class(rule)  # a name that is wrong is said before data are loaded
     check_device(device)
     data, test = (datasets.load(recipe.dataset, part, data_dir).to(device) for part in (True, False))
+    data = data.without(recipe.settings(rule).without or ())
     made, optimizer, scheduler = prepare(recipe, rule, seed, data, device)
     path = None if out is None else checkpoint.fresh_directory(out)
     if path:
