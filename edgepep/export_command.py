@@ -67,7 +67,7 @@ def _packed(read: Run, name: str, out: Path, steps: int | None, data_dir: Path |
     from edgepep.learning_files import VERSION
 
     recipe, own = read.recipe, read.recipe.settings(read.rule)
-    about = {"version": VERSION, "recipe": recipe.name, "rule": read.rule}
+    about: dict[str, object] = {"version": VERSION, "recipe": recipe.name, "rule": read.rule}
     about |= {"learning_rate": own.learning_rate, "without": own.without or []}
     kit = kits.choose(name, recipe.name, datasets.info(recipe.dataset))
     lines = _learns_on_a_device(read, out / kits.MODEL, steps, data_dir)

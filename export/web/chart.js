@@ -1,7 +1,6 @@
 // Accuracy over corrections as an SVG of its own: one line a class, and the mean of all.
 
-const [WIDTH, HEIGHT] = [480, 210];
-const FRAME = { left: 36, right: 64, top: 12, bottom: 28 };
+const FRAME = { left: 44, right: 84, top: 12, bottom: 30 };
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
@@ -9,11 +8,12 @@ const SVG = "http://www.w3.org/2000/svg";
  * history: [{overall, classes}], shares from 0 to 1; told: the class that was last corrected, or null.
  */
 export function plot(svg, history, told) {
-  svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
+  const { clientWidth: width, clientHeight: height } = svg;
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const last = Math.max(history.length - 1, 10);
-  const x = (i) => FRAME.left + (i / last) * (WIDTH - FRAME.left - FRAME.right);
-  const y = (share) => FRAME.top + (1 - share) * (HEIGHT - FRAME.top - FRAME.bottom);
-  const parts = [grid(x, y, last)];
+  const x = (i) => FRAME.left + (i / last) * (width - FRAME.left - FRAME.right);
+  const y = (share) => FRAME.top + (1 - share) * (height - FRAME.top - FRAME.bottom);
+  const parts = [grid(x, y, last, height)];
   const now = history.at(-1);
   if (now) {
     now.classes.forEach((_, label) => {
@@ -33,14 +33,14 @@ export function plot(svg, history, told) {
   svg.replaceChildren(...parts);
 }
 
-function grid(x, y, last) {
+function grid(x, y, last, height) {
   const group = element("g", { class: "grid" });
   for (const share of [0, 0.5, 1]) {
     group.append(element("line", { x1: x(0), x2: x(last), y1: y(share), y2: y(share) }));
     group.append(text(x(0) - 8, y(share) + 4, percent(share), "tick right"));
   }
-  group.append(text(x(0), HEIGHT - 8, "0", "tick middle"), text(x(last), HEIGHT - 8, String(last), "tick middle"));
-  group.append(text((x(0) + x(last)) / 2, HEIGHT - 8, "corrections", "tick middle"));
+  group.append(text(x(0), height - 8, "0", "tick middle"), text(x(last), height - 8, String(last), "tick middle"));
+  group.append(text((x(0) + x(last)) / 2, height - 8, "corrections", "tick middle"));
   return group;
 }
 

@@ -3,26 +3,38 @@
 
 export const SIZE = 28;
 const BOX = 20;
-const WIDTH = 2.6; // of the pen, in pixels of the result
+const WIDTH = 2.3; // of the pen, in pixels of the result: as much ink as MNIST has on average
 
-/** Pixels [28 * 28] from 0 to 1, or null where there is no ink. */
-export function pixels(strokes) {
+/** Pixels [28 * 28] from 0 to 1, or null where there is no ink; width: of the pen, in pixels. */
+export function pixels(strokes, width = WIDTH) {
   const points = strokes.flat();
   if (!points.length) return null;
   const [left, right] = range(points.map(([x]) => x));
   const [top, bottom] = range(points.map(([, y]) => y));
   const extent = Math.max(right - left, bottom - top);
-  const scale = extent > 0 ? (BOX - WIDTH) / extent : 1;
+  const scale = extent > 0 ? (BOX - width) / extent : 1;
   const at = (x, y) => [(x - (left + right) / 2) * scale + SIZE / 2, (y - (top + bottom) / 2) * scale + SIZE / 2];
   const lines = strokes.filter((stroke) => stroke.length).map((stroke) => stroke.map(([x, y]) => at(x, y)));
-  const [massX, massY] = centre(ink(lines, 0, 0));
-  return ink(lines, SIZE / 2 - massX, SIZE / 2 - massY);
+  const [massX, massY] = centre(ink(lines, 0, 0, width));
+  return ink(lines, SIZE / 2 - massX, SIZE / 2 - massY, width);
+}
+
+/** Pixels of the same strokes as another hand might have drawn them: turned, slanted, stretched, a thinner or thicker pen. */
+export function varied(strokes, random) {
+  const upTo = (bound) => bound * (2 * random() - 1);
+  const [turn, slant, stretch] = [upTo(0.2), upTo(0.2), 1 + upTo(0.15)];
+  const [sin, cos] = [Math.sin(turn), Math.cos(turn)];
+  const bent = ([x, y]) => {
+    const across = (x + slant * y) * stretch;
+    return [cos * across - sin * y, sin * across + cos * y];
+  };
+  return pixels(strokes.map((stroke) => stroke.map(bent)), WIDTH + upTo(0.6));
 }
 
 /** Coverage of each pixel by the pen, from its centre's distance to the nearest line: antialiased by nature. */
-function ink(lines, shiftX, shiftY) {
+function ink(lines, shiftX, shiftY, width) {
   const image = new Float32Array(SIZE * SIZE);
-  const reach = WIDTH / 2 + 0.5;
+  const reach = width / 2 + 0.5;
   for (const line of lines) {
     for (let i = 0; i < line.length; i++) {
       const [ax, ay] = line[Math.max(i - 1, 0)];

@@ -18,7 +18,10 @@ export class Drawing extends EventTarget {
     sheet.addEventListener("keydown", (event) => this.#press(event));
     sheet.addEventListener("keyup", (event) => this.held.delete(event.key));
     sheet.addEventListener("blur", () => this.#leave());
-    sheet.addEventListener("focus", () => this.draw());
+    sheet.addEventListener("focus", () => {
+      this.keys = true;
+      this.draw();
+    });
     new ResizeObserver(() => this.#fit()).observe(sheet);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
@@ -42,6 +45,7 @@ export class Drawing extends EventTarget {
     };
     sheet.addEventListener("pointerdown", (event) => {
       if (stroke || event.button) return;
+      this.keys = false;
       sheet.setPointerCapture(event.pointerId);
       stroke = { id: event.pointerId, points: [at(event)] };
       this.#add(stroke.points);
@@ -62,6 +66,7 @@ export class Drawing extends EventTarget {
 
   #press(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    this.keys = true;
     if (event.key === " ") {
       event.preventDefault();
       if (!event.repeat) this.#toggle();
@@ -124,18 +129,26 @@ export class Drawing extends EventTarget {
   draw() {
     const { context, sheet } = this;
     const side = sheet.width;
-    const style = getComputedStyle(sheet);
+    const { color, caretColor } = getComputedStyle(sheet);
     context.clearRect(0, 0, side, side);
     context.lineCap = context.lineJoin = "round";
     context.lineWidth = PEN * side;
-    context.strokeStyle = style.getPropertyValue("--ink");
-    for (const stroke of this.strokes) {
-      context.beginPath();
-      context.moveTo(stroke[0][0] * side, stroke[0][1] * side);
-      for (const [x, y] of stroke.length > 1 ? stroke : [stroke[0], stroke[0]]) context.lineTo(x * side, y * side);
-      context.stroke();
+    context.strokeStyle = color;
+    for (const stroke of this.strokes) this.#line(stroke.map((point) => point.map((value) => value * side)));
+    if (this.keys && sheet.matches(":focus-visible")) this.#cursor(caretColor);
+  }
+
+  /** One stroke, its corners rounded off. */
+  #line(points) {
+    const { context } = this;
+    context.beginPath();
+    context.moveTo(...points[0]);
+    for (let i = 1; i < points.length - 1; i++) {
+      const middle = points[i].map((value, axis) => (value + points[i + 1][axis]) / 2);
+      context.quadraticCurveTo(...points[i], ...middle);
     }
-    if (sheet.matches(":focus-visible")) this.#cursor(style.getPropertyValue("--accent"));
+    context.lineTo(...points.at(-1));
+    context.stroke();
   }
 
   #cursor(colour) {

@@ -16,6 +16,7 @@ export class Learner {
     made.network = await ort.InferenceSession.create(network, options);
     made.shapes = Object.fromEntries(Object.entries(state).map(([name, { type, shape }]) => [name, { type, shape }]));
     made.adopt(state);
+    made.still = Object.entries(made.state).filter(([name]) => name.startsWith("velocity"));
     return made;
   }
 
@@ -31,6 +32,11 @@ export class Learner {
       if (type === "float32" && !finite(given.data)) throw new StateError(`${name} has a value that is not finite.`);
     }
     this.state = Object.fromEntries(Object.keys(this.shapes).map((name) => [name, state[name]]));
+  }
+
+  /** Take away momentum: velocities become those of the exported state, which are zero. */
+  rest() {
+    this.state = { ...this.state, ...Object.fromEntries(this.still) };
   }
 
   /** One step on images (pixels of each) and their labels; the loss before it. A loss that is no number changes nothing. */

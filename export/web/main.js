@@ -95,9 +95,9 @@ async function teach(label) {
   drawing.done = true;
   say("Learning…");
   const learned = await attempt(async () => {
-    const shown = image;
+    const [shown, strokes] = [image, drawing.strokes.map((stroke) => [...stroke])];
     if (again) await session.undo(); // the first answer was a slip
-    await session.teach(shown, label);
+    await session.teach(strokes, label);
     const answer = await session.ask(shown);
     if (image === shown) bars.show(answer, taught);
     const { classes, overall } = session.history.at(-1);
@@ -161,6 +161,7 @@ function say(words) {
 }
 
 function listen() {
+  new ResizeObserver(() => session?.history.length && plot(part("plot"), session.history, session.told)).observe(part("plot"));
   drawing.addEventListener("fresh", () => (taught = null));
   drawing.addEventListener("stroke", ask);
   drawing.addEventListener("pen", () => say(drawing.down ? "The pen is down." : "The pen is up."));

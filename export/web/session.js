@@ -30,11 +30,12 @@ export class Session {
     return this.#queue(async () => (await this.learner.answer([image]))[0]);
   }
 
-  /** Learn that an image shows a label; whatever fails leaves all as it was. */
-  teach(image, label) {
+  /** Learn that some strokes are a label; whatever fails leaves all as it was. */
+  teach(strokes, label) {
     return this.#change(async () => {
-      this.replay.add(image, label);
+      this.replay.add(strokes, label);
       this.told = label;
+      this.learner.rest();
       for (let step = 0; step < STEPS; step++) {
         const { images, labels } = this.replay.batch();
         await this.learner.learn(images, labels, this.rate);
