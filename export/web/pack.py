@@ -20,7 +20,8 @@ def pack(folder, train, test):
 
 
 def samples(inputs, labels, count):
-    """The first so many samples of each class: n labels in a byte each, then n images of 28 x 28 bytes."""
-    first = [np.flatnonzero(labels == label)[:count] for label in range(CLASSES)]
-    chosen = np.sort(np.concatenate(first))
+    """So many samples of each class, from all over the set: n labels in a byte each, then n images of 28 x 28 bytes."""
+    of_class = [np.flatnonzero(labels == label) for label in range(CLASSES)]
+    spread = [own[np.arange(min(count, len(own))) * len(own) // min(count, len(own))] for own in of_class if len(own)]
+    chosen = np.sort(np.concatenate(spread))
     return labels[chosen].astype(np.uint8).tobytes() + inputs[chosen].astype(np.uint8).tobytes()

@@ -7,9 +7,9 @@
 import { pixels, varied } from "./digit.js";
 
 export const STEPS = 8; // for each correction
-export const RATE = 0.3; // of the learning rate that the network was trained with
-const OWN = 6; // in a batch: the newest as it is, and others of the person's
-const OLD = 26; // in a batch, from what the network was trained on
+export const RATE = 0.4; // of the learning rate that the network was trained with
+const OWN = 8; // in a batch: the newest as it is, and others of the person's
+const OLD = 24; // in a batch, from what the network was trained on
 const KEPT = 200; // corrections that are remembered
 
 export class Replay {
