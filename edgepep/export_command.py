@@ -29,8 +29,8 @@ def export(
     from edgepep import checkpoint, datasets
     from edgepep import export as exporting
 
-    if ((training or kit) and format != "onnx") or (steps is not None and not training):
-        raise EdgepepError("--training writes ONNX, and --steps is of --training; leave out --format, or --steps.")
+    if ((training or kit) and format != "onnx") or (steps is not None and not (training or kit)):
+        raise EdgepepError("--training and --kit write ONNX, and --steps is of them; leave out --format, or --steps.")
     read = checkpoint.read(run)
     if kit:
         print(_packed(read, kit, out or run / kit, steps, data_dir))

@@ -1,14 +1,19 @@
 """The web kit in a real browser: a scripted person draws, corrects, takes back, saves and loads.
 
-These tests need Chromium, the Python package playwright, and `npm install` in export/web.
+Tests in a browser need Chromium, the Python package playwright (pip install 'edgepep[web]'), and the runtime, in the
+checkout: npm install --no-save onnxruntime-web@1.30.0. They skip, saying so, without them.
 """
 
 import functools
+import hashlib
 import http.server
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +26,8 @@ from edgepep.plugins import module_at
 from tests.strokes import strokes
 
 KIT = EXPORT / "web"
-RUNTIME = KIT / "node_modules" / "onnxruntime-web" / "dist" / "ort.wasm.bundle.min.mjs"
+MODULES = Path(__file__).parent.parent / "node_modules"  # not in the kit, which goes into wheels
+RUNTIME = MODULES / "onnxruntime-web" / "dist" / "ort.wasm.bundle.min.mjs"
 NEW_CLASS = 7
 CORRECTIONS = 40
 RANDOM = "let seed = 1; Math.random = () => (seed = (seed * 48271) % 2147483647) / 2147483647;"  # the same each time
@@ -51,7 +57,7 @@ def browser():
     if not found:
         pytest.skip("needs Chromium, such as Debian's package chromium")
     if not RUNTIME.exists():
-        pytest.skip("needs onnxruntime-web: npm install in export/web")
+        pytest.skip("needs onnxruntime-web: npm install --no-save onnxruntime-web@1.30.0 in the checkout")
     with playwright.sync_playwright() as driver:
         opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield opened
@@ -68,7 +74,7 @@ def served(packed, browser):
     """Address of the packed page, and the server, which may be shut down."""
     folder = packed / "web"
     if not (folder / "node_modules").exists():
-        os.symlink(KIT / "node_modules", folder / "node_modules")
+        os.symlink(MODULES, folder / "node_modules")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/", server
@@ -172,8 +178,16 @@ def test_a_class_that_it_never_saw_is_taught_by_drawing(page, packed, mnist, tmp
     assert found["before"][0] == 0
     assert found["after"][0] > 0.8
     assert found["after"][1] > 0.85
-    kit = module_at(EXPORT / "onnxruntime" / "state.py")
-    assert all(np.isfinite(value).all() for value in kit.unpack(state.read_bytes()).values())
+
+    for name in ("training_step.onnx", "inference.onnx"):  # and in the kit for Python, which goes on learning
+        shutil.copyfile(packed / "web" / "model" / name, tmp_path / name)
+    x, labels = mnist[1].take(slice(0, 200))
+    np.save(tmp_path / "x.npy", x.numpy())
+    np.save(tmp_path / "y.npy", labels.numpy())
+    call = [sys.executable, EXPORT / "onnxruntime" / "learn.py", tmp_path, tmp_path / "x.npy", tmp_path / "y.npy"]
+    ran = subprocess.run([*map(str, call), "--rate", "0.01"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert float(ran.stdout.split()[1]) > 0.85
 
 
 @pytest.mark.slow
@@ -297,6 +311,38 @@ def test_what_cannot_be_used_is_refused_and_changes_nothing(page, packed, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.data
+def test_a_finger_on_a_phone(browser, served):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(served[0])
+    ready(page)
+    box, touch = page.locator("#sheet").bounding_box(), context.new_cdp_session(page)
+    at = [{"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] * y / 20} for y in range(4, 17)]
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": at[:1]})
+    for point in at[1:]:
+        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [point]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    said(page, "It looks like a 1")
+    assert page.evaluate("scrollY") == 0
+    page.get_by_role("button", name="It is a 1").tap()
+    changes(page, 1)
+    context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_a_runtime_that_is_not_there_is_named(browser, served):
+    context = browser.new_context()
+    page = context.new_page()
+    page.route("**/node_modules/**", lambda route: route.abort())
+    page.goto(served[0])
+    words = "onnxruntime-web is not here: run `npm install`"
+    page.wait_for_function("w => document.getElementById('alert').textContent.includes(w)", arg=words)
+    context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.data
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844), (320, 640)])
 def test_it_fits(size, page):
     page.set_viewport_size({"width": size[0], "height": size[1]})
@@ -315,6 +361,43 @@ def test_its_files_are_short_and_all_are_kept_offline():
             assert len(path.read_text(encoding="utf-8").splitlines()) < 250, path.name
         if path.suffix in (".js", ".css", ".svg") and path.name != "offline.js":
             assert f'"{path.name}"' in kept, path.name
+
+
+NODE = """
+import { pixels, varied } from "./digit.js";
+import { sha256 } from "./sha256.js";
+const { drawings, lengths } = JSON.parse(process.argv[1]);
+const images = drawings.map((strokes) => Array.from(pixels(strokes)));
+const variants = Array.from({ length: 20 }, () => Array.from(varied(drawings[0], Math.random)));
+const digests = lengths.map((n) => sha256(new Uint8Array(n).map((_, i) => i % 251)));
+console.log(JSON.stringify({ images, variants, digests, nothing: pixels([]) }));
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+def test_a_drawing_becomes_pixels_as_mnist_s_are():
+    seven = [[[0.2, 0.2], [0.8, 0.2], [0.4, 0.9]]]
+    smaller = [[[0.6 + x / 10, 0.1 + y / 10] for x, y in line] for line in seven]  # elsewhere, a tenth of the size
+    dot, lengths = [[[0.5, 0.5]]], [0, 1, 55, 56, 63, 64, 65, 119, 120, 1000]
+    given = json.dumps({"drawings": [seven, smaller, dot], "lengths": lengths})
+    call = ["node", "--input-type=module", "-e", NODE, given]
+    ran = subprocess.run(call, cwd=KIT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    made = json.loads(ran.stdout)
+    images, variants = (np.array(made[name]).reshape(-1, 28, 28) for name in ("images", "variants"))
+    np.testing.assert_allclose(images[0], images[1], atol=1e-5)
+    centres = np.arange(28) + 0.5
+    for image in (*images, *variants):
+        assert image.min() == 0
+        assert 0.5 < image.max() <= 1
+        mass = image.sum()
+        assert abs((image.sum(0) @ centres) / mass - 14) < 0.1
+        assert abs((image.sum(1) @ centres) / mass - 14) < 0.1
+        rows, columns = np.nonzero(image > 0.5)
+        assert max(np.ptp(rows), np.ptp(columns)) < 21
+    assert np.ptp(np.nonzero(images[0] > 0.5)[0]) >= 18
+    assert made["nothing"] is None
+    assert made["digests"] == [hashlib.sha256(bytes(i % 251 for i in range(n))).hexdigest() for n in lengths]
 
 
 def test_samples_of_each_class():
