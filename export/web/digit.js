@@ -19,7 +19,7 @@ export function pixels(strokes, width = WIDTH) {
   return ink(lines, SIZE / 2 - massX, SIZE / 2 - massY, width);
 }
 
-/** Pixels of the same strokes as another hand might have drawn them: turned, slanted, stretched, a thinner or thicker pen. */
+/** Pixels of strokes as another hand might have drawn them: turned, slanted, stretched, a thinner or thicker pen. */
 export function varied(strokes, random) {
   const upTo = (bound) => bound * (2 * random() - 1);
   const [turn, slant, stretch] = [upTo(0.2), upTo(0.2), 1 + upTo(0.15)];

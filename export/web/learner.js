@@ -39,7 +39,7 @@ export class Learner {
     this.state = { ...this.state, ...Object.fromEntries(this.still) };
   }
 
-  /** One step on images (pixels of each) and their labels; the loss before it. A loss that is no number changes nothing. */
+  /** One step on images and labels; the loss before it. A loss or weight that is no number changes nothing. */
   async learn(images, labels, rate) {
     const { Tensor } = this.ort;
     const given = {
@@ -49,10 +49,14 @@ export class Learner {
     };
     const made = await this.#run(this.step, given);
     const loss = made.loss.data[0];
-    const names = Object.keys(made).filter((name) => name.startsWith(NEW));
-    if (!Number.isFinite(loss)) throw new Error(`The loss is ${loss}: this step was not taken.`);
-    const next = names.map((name) => [name.slice(NEW.length), { type: made[name].type, shape: made[name].dims, data: made[name].data }]);
-    this.state = { ...this.state, ...Object.fromEntries(next) };
+    const next = { ...this.state };
+    for (const [name, { type, dims, data }] of Object.entries(made)) {
+      if (!name.startsWith(NEW)) continue;
+      if (type === "float32" && !finite(data)) throw new Error(`${name} has a value that is not finite.`);
+      next[name.slice(NEW.length)] = { type, shape: dims, data };
+    }
+    if (!Number.isFinite(loss)) throw new Error(`The loss is ${loss}.`);
+    this.state = next;
     return loss;
   }
 

@@ -101,7 +101,8 @@ async function teach(label) {
     const answer = await session.ask(shown);
     if (image === shown) bars.show(answer, taught);
     const { classes, overall } = session.history.at(-1);
-    say(`It has learned from this ${label}. Held back: ${percent(classes[label])} of the ${label}s, ${percent(overall)} of all.`);
+    const held = `${percent(classes[label])} of the ${label}s, ${percent(overall)} of all`;
+    say(`It has learned from this ${label}. Held back: ${held}.`);
   });
   if (!learned) taught = null;
 }
@@ -161,7 +162,9 @@ function say(words) {
 }
 
 function listen() {
-  new ResizeObserver(() => session?.history.length && plot(part("plot"), session.history, session.told)).observe(part("plot"));
+  new ResizeObserver(() => {
+    if (session?.history.length) plot(part("plot"), session.history, session.told);
+  }).observe(part("plot"));
   drawing.addEventListener("fresh", () => (taught = null));
   drawing.addEventListener("stroke", ask);
   drawing.addEventListener("pen", () => say(drawing.down ? "The pen is down." : "The pen is up."));
