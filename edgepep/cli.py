@@ -11,6 +11,7 @@ import typer
 from edgepep.errors import EdgepepError
 from edgepep.export_command import export
 from edgepep.reproduction.command import reproduce, results
+from edgepep.reproduction.sweep import sweep
 
 if TYPE_CHECKING:
     from edgepep.diagnostics import Diagnostics
@@ -146,6 +147,7 @@ def profile(
 app.command()(export)
 app.command()(reproduce)
 app.command()(results)
+app.command()(sweep)
 
 
 @app.command()

@@ -88,7 +88,7 @@ class Feedback(nn.Module):
         device = self.bound.device
         key = noise.key(self.seed, 0xF, *([self.place] if self.place else []), device=device)
         if self.storage in ("float", "seed"):
-            return noise.uniform(self.shape, float(self.bound), key).to(self.dtype)
+            return noise.uniform(self.shape, self.bound, key).to(self.dtype)
         drawn = noise.bits(self.shape, key)
         if self.storage == "int8":
             return (drawn >> 24).clamp_(min=-127).to(torch.int8)

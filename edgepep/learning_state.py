@@ -16,20 +16,25 @@ from edgepep.stand_in import StandIn
 
 VERSION = "1"
 """Of the files' form; whoever reads them refuses another."""
+_EMPTY = "0" * 64
 _VELOCITIES = ("velocity.", "velocity_codes.", "velocity_scale.")
 
 
 def state_bytes(state: Mapping[str, Tensor]) -> bytes:
-    """A state as a safetensors file whose metadata hold the version and the SHA-256 of the tensors' bytes."""
+    """A state as a safetensors file whose metadata hold the version and the file's SHA-256.
+
+    It is that of the whole file, header and all, with 64 zeros in the place of the hash.
+    """
     from safetensors.torch import save as packed
 
     plain: bytes = packed({name: value.contiguous() for name, value in state.items()})
     length = int.from_bytes(plain[:8], "little")
     header, content = json.loads(plain[8 : 8 + length]), plain[8 + length :]
-    header["__metadata__"] = {"edgepep.version": VERSION, "sha256": hashlib.sha256(content).hexdigest()}
+    header["__metadata__"] = {"edgepep.version": VERSION, "sha256": _EMPTY}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content
+    whole = len(text).to_bytes(8, "little") + text + content
+    return whole.replace(_EMPTY.encode(), hashlib.sha256(whole).hexdigest().encode(), 1)
 
 
 def load_state(rule: Rule, path: Path | str) -> None:
@@ -82,9 +87,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise StateError(f"{path} is damaged, or not a state: its header has no version and checksum.") from error
     if version != VERSION:
         raise StateError(f"{path} is of version {version}; this edgepep reads {VERSION}.")
-    actual = hashlib.sha256(content[end:]).hexdigest()
+    actual = hashlib.sha256(content.replace(str(checksum).encode(), _EMPTY.encode(), 1)).hexdigest()
     if actual != checksum:
-        raise StateError(f"{path} is damaged: the SHA-256 of its tensors is {actual}, not {checksum}.")
+        raise StateError(f"{path} is damaged: its SHA-256 is {actual}, not {checksum}.")
     try:
         tensors: dict[str, Tensor] = load(content)
     except SafetensorError as error:

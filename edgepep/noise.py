@@ -61,6 +61,9 @@ def bernoulli(shape: Sequence[int], probability: float, key: Tensor) -> Tensor:
     return bits(shape, key) < round(probability * 2**32 - 2**31) if probability < 1 else bits(shape, key) <= 2**31 - 1
 
 
-def uniform(shape: Sequence[int], bound: float, key: Tensor) -> Tensor:
-    """Float32 uniform on [-bound, bound), the same on every device: a 24-bit integer times a constant."""
+def uniform(shape: Sequence[int], bound: float | Tensor, key: Tensor) -> Tensor:
+    """Float32 uniform on [-bound, bound), the same on every device: a 24-bit integer times a constant.
+
+    The bound may be a 0-d tensor on the key's device.
+    """
     return (bits(shape, key) >> 8).to(torch.float32).mul_(bound / 2**23)

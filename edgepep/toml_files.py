@@ -26,3 +26,11 @@ def read(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise EdgepepError(f"{path}: not TOML: {error}.") from error
     return table
+
+
+def value_of(word: str) -> Any:
+    """Value that a word on the command line stands for: a TOML number, boolean, list or table, else the word itself."""
+    try:
+        return tomllib.loads(f"value = {word}")["value"]
+    except tomllib.TOMLDecodeError:
+        return word

@@ -1,6 +1,7 @@
 """What a device learned comes back into PyTorch, or is refused and changes nothing."""
 
 import copy
+import hashlib
 import json
 
 import pytest
@@ -45,13 +46,23 @@ def test_it_comes_back_bit_for_bit(taught):
     assert fresh(x, target).loss < rule(x, target).loss  # it goes on learning
 
 
+def sealed(header, data):
+    """A file with the checksum of what is in it, be that what it may."""
+    header["__metadata__"]["sha256"] = "0" * 64
+    text = json.dumps(header).encode()
+    content = len(text).to_bytes(8, "little") + text + data
+    return content.replace(b"0" * 64, hashlib.sha256(content).hexdigest().encode(), 1)
+
+
 def broken(content, name):
     """A file with one thing wrong, and what is said of it."""
     length = int.from_bytes(content[:8], "little")
     header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
     weight = next(n for n in header if n.startswith("network.") and n.endswith(("weight", "codes")))
     if name == "bit":
-        return content[:-1] + bytes([content[-1] ^ 1]), "damaged: the SHA-256"
+        return content[:-1] + bytes([content[-1] ^ 1]), "damaged: its SHA-256"
+    if name == "header":
+        return content.replace(b"layers.0", b"layers.9"), "damaged: its SHA-256"
     if name == "cut":
         return content[:-7], "damaged"
     if name == "empty":
@@ -67,11 +78,10 @@ def broken(content, name):
     elif name == "shape":
         header[weight]["shape"] = header[weight]["shape"][::-1]
         said = f"{weight} is"
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data, said
+    return sealed(header, data), said
 
 
-@pytest.mark.parametrize("how", ["bit", "cut", "empty", "text", "newer", "renamed", "shape"])
+@pytest.mark.parametrize("how", ["bit", "header", "cut", "empty", "text", "newer", "renamed", "shape"])
 def test_what_is_wrong_is_refused_and_changes_nothing(taught, how, tmp_path):
     rule, path, _ = taught
     content, said = broken(path.read_bytes(), how)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from edgepep import EdgepepError, Layer, Leaky, Network, Rate, Repeat, RLeaky, Synaptic, load, spikeplots
+from edgepep.neurons import Dropout
 
 STEPS = 12
 
@@ -18,7 +19,7 @@ def network():
     share = torch.linspace(0.2, 0.6, 6).view(6, 1, 1)
     layers = [
         Layer(nn.Conv2d(1, 6, 3), Synaptic(0.5, 0.8, share), decode=Rate(), name="conv"),
-        Layer(nn.Linear(216, 20), nn.Sequential(Leaky(0.9, 0.3), nn.Dropout(0.5)), nn.Flatten(), Rate()),
+        Layer(nn.Linear(216, 20), nn.Sequential(Leaky(0.9, 0.3), Dropout(0.5, over_time=True)), nn.Flatten(), Rate()),
         Layer(nn.Linear(20, 10), None, Rate()),
     ]
     return Network(layers, Repeat(STEPS))

@@ -276,15 +276,18 @@ def bad_states(content):
     header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
 
     def written(header):
+        header["__metadata__"]["sha256"] = "0" * 64
         text = json.dumps(header).encode()
-        return len(text).to_bytes(8, "little") + text + data
+        whole = len(text).to_bytes(8, "little") + text + data
+        return whole.replace(b"0" * 64, hashlib.sha256(whole).hexdigest().encode(), 1)
 
     newer = json.loads(json.dumps(header))
     newer["__metadata__"]["edgepep.version"] = "2"
-    other = dict(header)
+    other = json.loads(json.dumps(header))
     other["network.layers.5.weight"] = other.pop("network.layers.1.synapses.weight")
     yield "is damaged: its checksum", content[:-1] + bytes([content[-1] ^ 1])
     yield "is damaged: its checksum", content[: len(content) // 2]
+    yield "is damaged: its checksum", content.replace(b"layers.0", b"layers.9")
     yield "no readable header", b"\x00"
     yield "no readable header", b"this is not a learned state at all"
     yield "of version 2; this page reads 1", written(newer)

@@ -43,7 +43,7 @@ def reproduce(
         return
     chosen = sets.load(name)
     plans = chosen.plans(seeds)
-    jobs = jobs if jobs is not None else _cores() if device == "cpu" else 1
+    jobs = jobs if jobs is not None else cores() if device == "cpu" else 1
     if jobs < 1:
         raise EdgepepError(f"--jobs is {jobs}; it must be at least 1.")
     stored = store.read()
@@ -53,7 +53,7 @@ def reproduce(
     from edgepep.reproduction.runner import Where
 
     missing = [plan for plan in plans if plan.identity not in stored]
-    failed = _run(missing, Where(store, data_dir, device), jobs) if missing else []
+    failed = do(missing, Where(store, data_dir, device), jobs) if missing else []
     _show(chosen, store.read(), plot)
     if failed:
         raise RunError(f"{len(failed)} of {len(missing)} runs failed; the first: {failed[0]}")
@@ -84,20 +84,27 @@ def _store(results: Path | None) -> Store:
     return Store(results or RUNS)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run(missing: list[Plan], where: Where, jobs: int) -> list[str]:
+def do(missing: list[Plan], where: Where, jobs: int, slurm: bool = False) -> list[str]:
     """Do runs, with a line for what happens; return those that failed, and why."""
     from edgepep import training
     from edgepep.reproduction import runner
     from edgepep.reproduction.progress import Log
 
-    training.check_device(where.device)
     log = Log(len(missing), where.store.folder)
     try:
-        for said in runner.run(missing, where, jobs):
+        if slurm:
+            from edgepep.reproduction import cluster
+
+            heard = cluster.submitted(missing, where, jobs)
+        else:
+            training.check_device(where.device)
+            heard = runner.run(missing, where, jobs)
+        for said in heard:
             log.hear(said)
     except KeyboardInterrupt:
         log.stopped()

@@ -31,7 +31,8 @@ class Plan(NamedTuple):
     epochs: int
     identity: Identity
     """What it is stored by."""
-    set_name: str
+    command: str
+    """That asks for it, as it is stored beside the result."""
 
     @property
     def label(self) -> str:

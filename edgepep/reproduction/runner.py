@@ -97,7 +97,7 @@ def _perform(plan: Plan, where: Where) -> Iterator[Said]:
 def record(plan: Plan, about: dict[str, Any], epochs: list[Epoch], failed: str = "") -> dict[str, Any]:
     """A run as it is stored."""
     table = {
-        "command": f"edgepep reproduce {plan.set_name}",
+        "command": plan.command,
         "recipe": plan.recipe.name,
         "changes": plan.changes,
         "rule": plan.rule,

@@ -89,10 +89,10 @@ class Cell(NamedTuple):
             return self.recipe.time.steps if self.recipe.time else None
         return self.recipe.precision.weight_bits if self.recipe.precision else 32
 
-    def plan(self, rule: str, seed: int, set_name: str = "") -> Plan:
+    def plan(self, rule: str, seed: int, command: str = "") -> Plan:
         """One run of the cell."""
         epochs, identity = self.recipe.settings(rule).epochs, Identity(self.settings[rule], seed)
-        return Plan(self.recipe, self.changes, rule, seed, epochs, identity, set_name)
+        return Plan(self.recipe, self.changes, rule, seed, epochs, identity, command)
 
 
 class RunSet(NamedTuple):
@@ -117,7 +117,7 @@ class RunSet(NamedTuple):
             for cell in self.cells:
                 for rule in cell.settings:
                     if Identity(cell.settings[rule], seed) not in found:
-                        plan = cell.plan(rule, seed, self.name)
+                        plan = cell.plan(rule, seed, f"edgepep reproduce {self.name}")
                         found[plan.identity] = plan
         return list(found.values())
 

@@ -1,8 +1,9 @@
-// The learned state as a safetensors file that says its version and its SHA-256; the same file as the Python kit's.
+// The learned state as a safetensors file that says its version and SHA-256: the same file as the Python kit's.
 
 import { sha256 } from "./sha256.js";
 
 const VERSION = "1";
+const EMPTY = "0".repeat(64); // in the place of the hash, in what is hashed: the whole file
 const KINDS = {
   F32: [Float32Array, "float32"],
   I64: [BigInt64Array, "int64"],
@@ -26,9 +27,9 @@ export function unpack(buffer) {
   const { "edgepep.version": version, sha256: checksum } = header?.__metadata__ ?? {};
   if (!version || !checksum) throw new StateError("This file is not a learned state: it names no version and checksum.");
   if (version !== VERSION) throw new StateError(`This state is of version ${version}; this page reads ${VERSION}.`);
-  const actual = sha256(data);
+  const actual = digest(new Uint8Array(buffer.slice(0)), String(checksum));
   if (actual !== checksum) {
-    const [found, named] = [actual, String(checksum)].map((digest) => digest.slice(0, 8));
+    const [found, named] = [actual, String(checksum)].map((hash) => hash.slice(0, 8));
     throw new StateError(`This state is damaged: its checksum is ${found}…, not ${named}….`);
   }
   const names = Object.keys(header).filter((name) => name !== "__metadata__");
@@ -47,7 +48,7 @@ function tensor(name, { dtype, shape, data_offsets: [start, end] }, data) {
 export function pack(state) {
   const parts = Object.values(state).map(({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
   const data = joined(parts);
-  const header = { __metadata__: { "edgepep.version": VERSION, sha256: sha256(data) } };
+  const header = { __metadata__: { "edgepep.version": VERSION, sha256: EMPTY } };
   let at = 0;
   for (const [name, { type, shape, data }] of Object.entries(state)) {
     const dtype = Object.keys(KINDS).find((word) => KINDS[word][1] === type);
@@ -57,7 +58,22 @@ export function pack(state) {
   const spaces = new Uint8Array((8 - (text.length % 8)) % 8).fill(32); // the tensors begin at a multiple of 8
   const length = new Uint8Array(8);
   new DataView(length.buffer).setBigUint64(0, BigInt(text.length + spaces.length), true);
-  return joined([length, text, spaces, data]);
+  const whole = joined([length, text, spaces, data]);
+  const hash = digest(whole, EMPTY);
+  whole.set(new TextEncoder().encode(hash), place(whole, EMPTY));
+  return whole;
+}
+
+/** SHA-256 of a whole file with zeros in the place of the hash, which are written there. */
+function digest(bytes, hash) {
+  const at = place(bytes, hash);
+  if (at >= 0 && hash.length === EMPTY.length) bytes.fill(EMPTY.charCodeAt(0), at, at + EMPTY.length);
+  return sha256(bytes);
+}
+
+/** Where in a file's header some words are. */
+function place(bytes, words) {
+  return new TextDecoder("latin1").decode(bytes.subarray(0, 2 ** 20)).indexOf(words);
 }
 
 function joined(parts) {

@@ -1,0 +1,109 @@
+"""How far learning in onnxruntime parts from learning in torch: weights after 100 steps, accuracy after some epochs.
+
+python -m benchmarks.ort_parity [--epochs 10] [--recipe mnist-fc]
+
+torch with one thread and torch with two part as well: sums are taken in another order. That is the measure.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edgepep import datasets, learning_files, load
+from edgepep.datasets import Data
+from edgepep.learning_graph import Settings, TrainingStep
+from edgepep.models import Recipe
+from edgepep.onnx_files import Runner
+from edgepep.training import prepare
+
+State = dict[str, Tensor]
+
+
+def steps_of(recipe: Recipe, data: Data, folder: Path) -> tuple[TrainingStep, Runner, float]:
+    """The step in torch, and as a file."""
+    rule, *_ = prepare(recipe, "pepita", 0, data, "cpu")
+    own = recipe.settings("pepita")
+    settings = Settings(own.momentum, own.weight_decay, own.rates)
+    learning_files.save(rule, settings, own.learning_rate, folder, data.take(slice(0, 640)))
+    return (
+        TrainingStep(rule, settings, data.take(slice(0, 2))),
+        Runner(str(folder / "training_step.onnx")),
+        own.learning_rate,
+    )
+
+
+def by_torch(step: TrainingStep, state: State, x: Tensor, y: Tensor, rate: float) -> State:
+    with torch.no_grad():
+        _, _, *new = step(x, y, torch.tensor(rate), *state.values())
+    return dict(zip(state, new, strict=True))
+
+
+def by_onnxruntime(run: Runner, state: State, x: Tensor, y: Tensor, rate: float) -> State:
+    _, _, *new = run({"x": x, "target": y, "learning_rate": torch.tensor(rate), **state})
+    return dict(zip(state, new, strict=True))
+
+
+def apart(one: State, other: State) -> str:
+    """Largest difference of a weight, and the share of codes that differ."""
+    names = [name for name in one if name.startswith("network") and one[name].dtype != torch.int32]
+    codes = [name for name in names if one[name].dtype == torch.int8]
+    if codes:
+        differ = sum(int((one[n] != other[n]).sum()) for n in codes)
+        total = sum(one[n].numel() for n in codes)
+        return f"{differ} of {total} codes ({100 * differ / total:.4f} %)"
+    return f"{max(float((one[n] - other[n]).abs().max()) for n in names):.2g}"
+
+
+def hundred(recipe: Recipe, data: Data, folder: Path) -> str:
+    step, run, rate = steps_of(recipe, data, folder)
+    states = [dict(step.state) for _ in range(3)]
+    for x, y in list(data.in_order(64))[:100]:
+        for i, threads in enumerate((1, 2)):
+            torch.set_num_threads(threads)
+            states[i] = by_torch(step, states[i], x, y, rate)
+        states[2] = by_onnxruntime(run, states[2], x, y, rate)
+    return (
+        f"{recipe.name}, 100 steps of 64: onnxruntime against torch {apart(states[2], states[0])}; "
+        f"torch with two threads against one {apart(states[1], states[0])}"
+    )
+
+
+def epochs(recipe: Recipe, data: Data, test: Data, count: int, folder: Path) -> str:
+    step, run, rate = steps_of(recipe, data, folder)
+    answer = Runner(str(folder / "inference.onnx"))
+    ours, theirs = dict(step.state), dict(step.state)
+    for epoch in range(1, count + 1):
+        for x, y, _ in data.shuffled(64, 0, epoch):
+            ours, theirs = by_torch(step, ours, x, y, rate), by_onnxruntime(run, theirs, x, y, rate)
+    x, y = test.take(slice(None))
+    right = [
+        100 * float((answer({"x": x, **_read(answer, s)})[0].argmax(1) == y).double().mean()) for s in (ours, theirs)
+    ]
+    return (
+        f"{recipe.name}, {count} epochs: torch {right[0]:.2f} %, onnxruntime {right[1]:.2f} % of {len(y)} test samples"
+    )
+
+
+def _read(answer: Runner, state: State) -> State:
+    return {name: state[name] for name in answer.inputs if name != "x"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--recipe", default="mnist-fc")
+    given = parser.parse_args()
+    recipe = load(given.recipe)
+    data, test = datasets.load(recipe.dataset, True), datasets.load(recipe.dataset, False)
+    with tempfile.TemporaryDirectory() as folder:
+        for chosen in (recipe, recipe.but(quantized={"weights": "integer", "weight_bits": 4})):
+            print(hundred(chosen, data, Path(folder)), flush=True)
+        torch.set_num_threads(1)
+        print(epochs(recipe, data, test, given.epochs, Path(folder)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
