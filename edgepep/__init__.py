@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ExportError,
         RecipeError,
         RunError,
+        StateError,
         Stopped,
         UnknownName,
     )
@@ -49,8 +50,8 @@ _HOMES = {
     "composite": "PerLayer",
     "conversion": "convert",
     "diagnostics": "Diagnostics diagnose",
-    "errors": "ConversionError DataError DivergenceError EdgepepError ExportError RecipeError RunError Stopped "
-    "UnknownName",
+    "errors": "ConversionError DataError DivergenceError EdgepepError ExportError RecipeError RunError StateError "
+    "Stopped UnknownName",
     "models": "Recipe load",
     "network": "Activity Layer Network",
     "neurons": "Alpha Dropout Frames Lapicque Latency Leaky Poisson RLeaky Rate Repeat Spiking Synaptic Trace",
@@ -99,6 +100,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a newcomer meets them
     "DivergenceError",
     "ExportError",
     "RunError",
+    "StateError",
     "Stopped",
 ]
 

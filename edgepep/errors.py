@@ -32,6 +32,10 @@ class RunError(EdgepepError):
     """A run directory that cannot be used as asked."""
 
 
+class StateError(EdgepepError):
+    """A learned state that is damaged, of another version, or of another network."""
+
+
 class ExportError(EdgepepError):
     """A network that cannot be written in a form, or a written file that does not agree with the network."""
 

@@ -24,6 +24,7 @@ def export(
     out: Annotated[Optional[Path], typer.Option(help="File or folder; else one in the run directory.")] = None,  # noqa: UP045
     training: Annotated[bool, typer.Option("--training", help="Write the training step too, for a device.")] = False,
     steps: Annotated[Optional[int], typer.Option(help="And one graph of so many steps; of --training.")] = None,  # noqa: UP045
+    kit: Annotated[Optional[str], typer.Option(help="Pack the training step with a kit, such as web.")] = None,  # noqa: UP045
     rule: Rule = None,
     option: Annotated[Optional[list[str]], typer.Option(help="Of the target, as NAME=VALUE: opset=20.")] = None,  # noqa: UP045
     data_dir: DataDir = None,
@@ -32,9 +33,12 @@ def export(
     from edgepep import checkpoint, datasets
     from edgepep import export as exporting
 
-    if (training and format != "onnx") or (steps is not None and not training):
-        raise EdgepepError("--training writes ONNX, and --steps is of --training; leave out --format, or --steps.")
+    if ((training or kit) and format != "onnx") or (steps is not None and not (training or kit)):
+        raise EdgepepError("--training and --kit write ONNX, and --steps is of them; leave out --format, or --steps.")
     read = checkpoint.read(run, rule)
+    if kit:
+        print(_packed(read, kit, out or run / kit, steps, data_dir))
+        return
     if training:
         print(_learns_on_a_device(read, out or run / "training", steps, data_dir))
         return
@@ -65,3 +69,17 @@ def _learns_on_a_device(read: Run, out: Path, steps: int | None, data_dir: Path 
     agreement = learning_files.save(read.learner, settings, own.learning_rate, out, samples, steps)
     sizes = [f"{path} · {path.stat().st_size / 1000:.0f} kB" for path in sorted(out.iterdir())]
     return "\n".join([*sizes, f"the training step against torch on {read.recipe.dataset}: {agreement}"])
+
+
+def _packed(read: Run, name: str, out: Path, steps: int | None, data_dir: Path | None) -> str:
+    from edgepep import datasets, kits
+    from edgepep.learning_files import VERSION
+
+    recipe, own = read.recipe, read.recipe.settings(read.rule)
+    about: dict[str, object] = {"version": VERSION, "recipe": recipe.name, "rule": read.rule}
+    about |= {"learning_rate": own.learning_rate, "without": own.without or []}
+    kit = kits.choose(name, recipe.name, datasets.info(recipe.dataset))
+    lines = _learns_on_a_device(read, out / kits.MODEL, steps, data_dir)
+    train, test = (datasets.load(recipe.dataset, part, data_dir) for part in (True, False))
+    kits.pack(kit, out, about, train.without(own.without or ()), test)
+    return f"{lines}\nthe kit {name} is in {out}; its README.md says how to run it."

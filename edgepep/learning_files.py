@@ -7,8 +7,6 @@ several minibatches in one Scan.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,12 +18,13 @@ from torch import Tensor
 
 from edgepep.errors import ExportError
 from edgepep.learning_graph import Answer, Settings, TrainingStep
+from edgepep.learning_state import VERSION, load_state, state_bytes
 from edgepep.onnx_files import Runner, free, trace_onnx
 from edgepep.rule import Rule
 
+__all__ = ["STATE", "VERSION", "Learned", "compare", "load_state", "looped", "save", "state_bytes"]
+
 STEP, STEPS, INFERENCE, STATE = "training_step.onnx", "training_steps.onnx", "inference.onnx", "state.safetensors"
-VERSION = "1"
-"""Of the files' form; whoever reads them refuses another."""
 NEW = "new."
 """Begins the name of an output that is the next value of the input called by the rest."""
 _BODY = "step."
@@ -230,21 +229,3 @@ def _stacked(value: Any, steps: int) -> Any:
     shape.dim.add(dim_value=steps)
     shape.dim.extend(axes)
     return more
-
-
-def state_bytes(state: Mapping[str, Tensor]) -> bytes:
-    """A state as a safetensors file whose metadata hold the version and the file's SHA-256.
-
-    It is that of the whole file, header and all, with 64 zeros in the place of the hash.
-    """
-    from safetensors.torch import save as packed
-
-    plain: bytes = packed({name: value.contiguous() for name, value in state.items()})
-    length = int.from_bytes(plain[:8], "little")
-    header, content = json.loads(plain[8 : 8 + length]), plain[8 + length :]
-    nothing = "0" * 64
-    header["__metadata__"] = {"edgepep.version": VERSION, "sha256": nothing}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    whole = len(text).to_bytes(8, "little") + text + content
-    return whole.replace(nothing.encode(), hashlib.sha256(whole).hexdigest().encode(), 1)

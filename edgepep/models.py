@@ -54,7 +54,8 @@ class Recipe(Table):
 
         """
         table = self.table()
-        if set(changes) - {"name", "description", "source", "rule", "training", "rules"}:
+        others = set(changes) - {"name", "description", "source", "rule", "training", "rules"}
+        if others or changes.get("training", {}).get("without"):
             table = _without_reported(table)  # the figures are of another network, or other data
         return from_table(_merged(table, changes), self.name)
 

@@ -72,6 +72,8 @@ class TrainingTable(Table):
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     rates: dict[str, Annotated[float, Field(ge=0)]] = {}
     """Factors of the learning rate, by the pattern of layers' names."""
+    without: list[Annotated[int, Field(ge=0)]] | None = None
+    """Classes that training does not show; a device may be taught them later."""
 
 
 class HeadTable(Table):

@@ -35,6 +35,7 @@ def train(
     activation_bits: Annotated[Optional[int], typer.Option(help="Quantize activities, 2 to 8.")] = None,  # noqa: UP045
     freeze: Annotated[Optional[list[str]], typer.Option(help="Names of layers that rest, such as 0 or '[01]'.")] = None,  # noqa: UP045
     head: Annotated[Optional[str], typer.Option(help="Another rule for the last layers: NAME, or NAME:LAYERS.")] = None,  # noqa: UP045
+    without: Annotated[Optional[list[int]], typer.Option(help="A class that training does not show.")] = None,  # noqa: UP045
     diagnose: Annotated[int, typer.Option(help="Measure the rule's credit every so many steps; 0 for never.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run that there must be.")] = False,
     save_every: Annotated[float, typer.Option(help="Seconds between two states that a run can go on from.")] = 30.0,
@@ -48,6 +49,7 @@ def train(
 
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
     chosen = _changed(models.load(recipe), dataset, bits, freeze, head)
+    chosen = chosen.but(training={"without": without}) if without else chosen
     watcher = _diagnostics(diagnose)
     rule = rule or chosen.rule
     total = epochs if epochs is not None else chosen.settings(rule).epochs

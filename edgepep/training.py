@@ -134,6 +134,7 @@ def train(
     elif policy.on_divergence != "stop":
         raise EdgepepError(f"on_divergence is {policy.on_divergence!r}, which needs a run directory to reload from.")
     data, test = (datasets.load(recipe.dataset, part, data_dir).to(device) for part in (True, False))
+    data = data.without(recipe.settings(rule).without or ())
     made, optimizer, scheduler = prepare(recipe, rule, seed, data, device)
     loop = Loop(
         made,

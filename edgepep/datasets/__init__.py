@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +38,22 @@ class Data:
         elif x.dtype == torch.int8:
             x = x.float()
         return x, self.labels[index]
+
+    def without(self, classes: Iterable[int]) -> "Data":
+        """Return the samples of all other classes; labels and their number stay as they are.
+
+        Raises:
+            DataError: if a class does not exist, or none is left.
+
+        """
+        left_out = sorted(set(classes))
+        for label in left_out:
+            if not 0 <= label < self.classes:
+                raise DataError(f"{self.name} has no class {label} to leave out; there are 0 to {self.classes - 1}.")
+        kept = ~torch.isin(self.labels, self.labels.new_tensor(left_out))
+        if not kept.any():
+            raise DataError(f"without classes {left_out} nothing of {self.name} is left.")
+        return replace(self, inputs=self.inputs[kept], labels=self.labels[kept])
 
     def shuffled(
         self, batch_size: int, seed: int, epoch: int, start: int = 0

@@ -57,7 +57,7 @@ def setting(recipe: Recipe, rule: str, epochs: int) -> str:
     What a recipe says of itself (name, description, source, published figures) and its tables for other rules do not
     count, nor does where a value stands: a rate in the rule's own table is the same as one in the recipe's.
     """
-    training = recipe.settings(rule).model_dump()
+    training = recipe.settings(rule).model_dump(exclude_none=True)
     del training["epochs"]  # a run's own may differ
     table: dict[str, Any] = {
         "dataset": recipe.dataset,
