@@ -7,6 +7,7 @@ Dense networks of ReLUs, without and with biases. "fast, no VNNI" is the preset 
 """
 
 import argparse
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.rounds import interleaved, table
-from edgepep import export, load, plugins
+from edgepep import export, load
 from edgepep.folders import EXPORT
 from edgepep.models import Recipe
 from edgepep.synapses import calibrate
@@ -42,7 +43,10 @@ def written(recipe: Recipe, x: torch.Tensor, path: Path) -> str:
 
 def compare(widths: list[int], bias: bool, folder: Path, threads: int) -> str:
     """Sizes and times of one network's files."""
-    kit = plugins.module_at(EXPORT / "onnxruntime" / "infer.py")
+    sys.path.insert(0, str(EXPORT / "onnxruntime"))
+    import infer as kit
+    import sessions
+
     x, plain = torch.rand(1000, 1, 28, 28), recipe_of(widths, bias)
     files = {"fp32": written(plain, x, folder / "fp32.onnx")}
     for bits in (8, 4):
@@ -53,7 +57,7 @@ def compare(widths: list[int], bias: bool, folder: Path, threads: int) -> str:
     for name in list(files)[1:]:
         for preset in ("fast", "parity"):
             runs[f"{name}, {preset}"] = kit.load(files[name], preset, threads)
-    kit.saturates = lambda: True
+    sessions.saturates = lambda: True
     runs["int8, fast, no VNNI"] = kit.load(files["int8"], "fast", threads)
     name = "-".join(map(str, [784, *widths, 10])) + (", biases" if bias else "")
     lines = [f"{name}: bytes, ratio"]

@@ -50,7 +50,7 @@ def export(
     given = exporting.read_options(target, option or [])
     if "rule" in exporting.options(target):
         given["rule"] = read.under(rule or given.get("rule"))
-    elif rule is not None and rule != read.rule:
+    elif rule is not None and ":" not in rule:
         raise EdgepepError(f"--rule {rule}: {target} writes no training step; a target that does is c.")
     parity = exporting.save(read.network, path, target, data.take(slice(0, SAMPLES))[0], **given)
     print(f"{path} · {exporting.size(path) / 1000:.0f} kB · {target}")

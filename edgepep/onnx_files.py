@@ -112,7 +112,7 @@ class Runner:
 
     Args:
         model: a file's path, or its bytes.
-        preset: "parity", its arithmetic left as written, or "fast"; they are those of export/onnxruntime/infer.py.
+        preset: "parity", its arithmetic left as written, or "fast"; they are those of export/onnxruntime/sessions.py.
 
     Raises:
         ExportError: if the file cannot be read or run.
@@ -175,4 +175,4 @@ def _flat(fields: Any) -> dict[str, Any]:
 @cache
 def _kit() -> ModuleType:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    return plugins.module_at(EXPORT / "onnxruntime" / "infer.py")
+    return plugins.module_at(EXPORT / "onnxruntime" / "sessions.py")

@@ -1,7 +1,7 @@
 """ONNX with weights and activations as integers between QuantizeLinear and DequantizeLinear, dynamic batch.
 
 Weights are int8, or int4 where their codes fit and the opset, 21 or more, knows it. Scales are of the whole tensor, or
-of each output. The file is run in both of onnxruntime's presets (export/onnxruntime/infer.py).
+of each output. The file is run in both of onnxruntime's presets (export/onnxruntime/sessions.py).
 """
 
 import copy

@@ -41,11 +41,11 @@ def folder(written, tmp_path):
 def kit(monkeypatch):
     """The kit's modules, as a script in its folder imports them."""
     monkeypatch.syspath_prepend(str(KIT))
-    for name in ("infer", "state", "learn"):
+    for name in ("infer", "sessions", "state", "learn"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     learn = importlib.import_module("learn")
     yield learn
-    for name in ("infer", "state", "learn"):
+    for name in ("infer", "sessions", "state", "learn"):
         sys.modules.pop(name, None)
 
 
@@ -166,8 +166,8 @@ def test_a_state_of_another_network_is_refused(folder, kit):
 
 
 def test_the_kit_stays_small():
-    for name in ("infer.py", "learn.py", "state.py"):
+    for name in ("infer.py", "learn.py", "sessions.py", "state.py"):
         lines = (KIT / name).read_text().splitlines()
         assert len(lines) < 80
         imported = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
-        assert imported - set(sys.stdlib_module_names) <= {"numpy", "onnxruntime", "infer", "state"}
+        assert imported - set(sys.stdlib_module_names) <= {"numpy", "onnxruntime", "infer", "sessions", "state"}

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from infer import evaluate, session
+from infer import evaluate
+from sessions import session
 from state import save, unpack
 
 
