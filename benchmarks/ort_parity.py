@@ -6,6 +6,7 @@ torch with one thread and torch with two part as well: sums are taken in another
 """
 
 import argparse
+import copy
 import tempfile
 from pathlib import Path
 
@@ -54,21 +55,34 @@ def apart(one: State, other: State) -> str:
         differ = sum(int((one[n] != other[n]).sum()) for n in codes)
         total = sum(one[n].numel() for n in codes)
         return f"{differ} of {total} codes ({100 * differ / total:.4f} %)"
-    return f"{max(float((one[n] - other[n]).abs().max()) for n in names):.2g}"
+    off = max(float((one[n].double() - other[n].double()).abs().max()) for n in names)
+    total = sum(float((one[n].double() - other[n].double()).square().sum()) for n in names) ** 0.5
+    return f"{off:.2g}, norm {total:.2g}"
 
 
 def hundred(recipe: Recipe, data: Data, folder: Path) -> str:
     step, run, rate = steps_of(recipe, data, folder)
-    states = [dict(step.state) for _ in range(3)]
+    one, two, other, exact = (dict(step.state) for _ in range(4))
+    plain = all(value.dtype != torch.int8 for value in exact.values())
+    finer = copy.deepcopy(step)
+    finer.rule.double()
+    exact = {name: value.double() if value.is_floating_point() else value for name, value in exact.items()}
     for x, y in list(data.in_order(64))[:100]:
-        for i, threads in enumerate((1, 2)):
-            torch.set_num_threads(threads)
-            states[i] = by_torch(step, states[i], x, y, rate)
-        states[2] = by_onnxruntime(run, states[2], x, y, rate)
-    return (
-        f"{recipe.name}, 100 steps of 64: onnxruntime against torch {apart(states[2], states[0])}; "
-        f"torch with two threads against one {apart(states[1], states[0])}"
-    )
+        torch.set_num_threads(1)
+        one = by_torch(step, one, x, y, rate)
+        other = by_onnxruntime(run, other, x, y, rate)
+        exact = by_torch(finer, exact, x.double(), y, rate) if plain else exact
+        torch.set_num_threads(2)
+        two = by_torch(step, two, x, y, rate)
+    lines = [
+        f"{recipe.name}, 100 steps of 64 samples, largest difference of a weight:",
+        f"  onnxruntime against torch with one thread       {apart(other, one)}",
+        f"  torch with two threads against one              {apart(two, one)}",
+    ]
+    if plain:
+        lines.append(f"  torch with one thread against 64-bit floats     {apart(one, exact)}")
+        lines.append(f"  onnxruntime against 64-bit floats               {apart(other, exact)}")
+    return "\n".join(lines)
 
 
 def epochs(recipe: Recipe, data: Data, test: Data, count: int, folder: Path) -> str:
@@ -99,7 +113,7 @@ def main() -> None:
     recipe = load(given.recipe)
     data, test = datasets.load(recipe.dataset, True), datasets.load(recipe.dataset, False)
     with tempfile.TemporaryDirectory() as folder:
-        for chosen in (recipe, recipe.but(quantized={"weights": "integer", "weight_bits": 4})):
+        for chosen in (recipe, load("mnist-fc-int4-integer")):
             print(hundred(chosen, data, Path(folder)), flush=True)
         torch.set_num_threads(1)
         print(epochs(recipe, data, test, given.epochs, Path(folder)), flush=True)
