@@ -6,7 +6,6 @@ torch with one thread and torch with two part as well: sums are taken in another
 """
 
 import argparse
-import copy
 import tempfile
 from pathlib import Path
 
@@ -64,7 +63,7 @@ def hundred(recipe: Recipe, data: Data, folder: Path) -> str:
     step, run, rate = steps_of(recipe, data, folder)
     one, two, other, exact = (dict(step.state) for _ in range(4))
     plain = all(value.dtype != torch.int8 for value in exact.values())
-    finer = copy.deepcopy(step)
+    finer = TrainingStep(step.rule, step.updates.settings, data.take(slice(0, 2)))
     finer.rule.double()
     exact = {name: value.double() if value.is_floating_point() else value for name, value in exact.items()}
     for x, y in list(data.in_order(64))[:100]:
@@ -113,7 +112,9 @@ def main() -> None:
     recipe = load(given.recipe)
     data, test = datasets.load(recipe.dataset, True), datasets.load(recipe.dataset, False)
     with tempfile.TemporaryDirectory() as folder:
-        for chosen in (recipe, load("mnist-fc-int4-integer")):
+        codes = load("mnist-fc-int4-integer")
+        alone = codes.but(name="4-bit codes alone", training={"momentum": 0.0, "learning_rate": 0.1, "rates": {}})
+        for chosen in (recipe, alone, codes.but(name="4-bit codes, velocity of 8 bits")):
             print(hundred(chosen, data, Path(folder)), flush=True)
         torch.set_num_threads(1)
         print(epochs(recipe, data, test, given.epochs, Path(folder)), flush=True)
