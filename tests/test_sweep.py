@@ -93,7 +93,7 @@ def test_a_sweep_goes_on_where_it_stopped(run, tmp_path, monkeypatch):  # noqa: 
     assert "4 of 4 runs are stored" in run(*words, "--set", "seed=0..1", "--list")[1]
 
 
-def test_runs_that_diverge_or_fail_do_not_stop_the_others(run):  # noqa: F811
+def test_runs_that_diverge_or_fail_do_not_stop_the_others(run, tmp_path):  # noqa: F811
     axes = ("--set", "training.learning_rate=0.1,1e30", "--set", "training.epochs=1")
     code, out, _ = run("sweep", "digits-fc", *axes, "--jobs", "1", "--csv", "out.csv")
     assert code == 0
@@ -102,7 +102,25 @@ def test_runs_that_diverge_or_fail_do_not_stop_the_others(run):  # noqa: F811
         accuracies = [float(row["test_accuracy"]) for row in csv.DictReader(file)]
     assert accuracies[0] > 20
     assert math.isnan(accuracies[1])
-    refused(run("sweep", "digits-fc", "--set", "dataset=digits,cifar10", "--set", "training.epochs=1"), "cifar10")
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").write_bytes(bytes(800))
+    words = (
+        "--set",
+        "dataset=mnist,digits",
+        "--set",
+        "training.epochs=1",
+        "--results",
+        "two",
+        "--data-dir",
+        str(tmp_path),
+    )
+    code, out, err = run("sweep", "digits-fc", *words, "--jobs", "1")
+    assert code == 2
+    assert "1 of 2 runs failed" in err
+    assert "train-images-idx3-ubyte" in err
+    assert len(list((tmp_path / "two").glob("*.json"))) == 1
 
 
 def test_bad_words_are_one_line(run):  # noqa: F811
