@@ -105,9 +105,10 @@ def torchrun(count, folder, *arguments):
     return [subprocess.Popen(command, env={**common, "RANK": str(rank)}, **pipes) for rank in range(count)]
 
 
+@pytest.mark.slow
 def test_a_run_in_two_processes_stops_and_goes_on(tmp_path):
     """SIGTERM to all of them, then the same command again: the weights are those of a run that was left alone."""
-    words = ("--epochs", "40", "--save-steps", "7")
+    words = ("--epochs", "25", "--save-steps", "7")
     folders = {name: tmp_path / name for name in ("stopped", "alone")}
     first = torchrun(2, tmp_path, *words, "--out", "stopped")
     metrics = folders["stopped"] / "metrics.jsonl"
