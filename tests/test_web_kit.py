@@ -372,7 +372,9 @@ import { pixels, varied } from "./digit.js";
 import { sha256 } from "./sha256.js";
 const { drawings, lengths } = JSON.parse(process.argv[1]);
 const images = drawings.map((strokes) => Array.from(pixels(strokes)));
-const variants = Array.from({ length: 20 }, () => Array.from(varied(drawings[0], Math.random)));
+let state = 1;
+const random = () => (state = (state * 48271) % 2147483647) / 2147483647;
+const variants = Array.from({ length: 200 }, () => Array.from(varied(drawings[0], random)));
 const digests = lengths.map((n) => sha256(new Uint8Array(n).map((_, i) => i % 251)));
 console.log(JSON.stringify({ images, variants, digests, nothing: pixels([]) }));
 """

@@ -3,6 +3,7 @@
 
 export const SIZE = 28;
 const BOX = 20;
+const ROUNDS = 4; // of centring: a shift by part of a pixel changes a little how much ink each pixel takes
 const WIDTH = 2.3; // of the pen, in pixels of the result: as much ink as MNIST has on average
 
 /** Pixels [28 * 28] from 0 to 1, or null where there is no ink; width: of the pen, in pixels. */
@@ -15,8 +16,13 @@ export function pixels(strokes, width = WIDTH) {
   const scale = extent > 0 ? (BOX - width) / extent : 1;
   const at = (x, y) => [(x - (left + right) / 2) * scale + SIZE / 2, (y - (top + bottom) / 2) * scale + SIZE / 2];
   const lines = strokes.filter((stroke) => stroke.length).map((stroke) => stroke.map(([x, y]) => at(x, y)));
-  const [massX, massY] = centre(ink(lines, 0, 0, width));
-  return ink(lines, SIZE / 2 - massX, SIZE / 2 - massY, width);
+  let [shiftX, shiftY] = [0, 0];
+  for (let round = 0; round < ROUNDS; round++) {
+    const [massX, massY] = centre(ink(lines, shiftX, shiftY, width));
+    shiftX += SIZE / 2 - massX;
+    shiftY += SIZE / 2 - massY;
+  }
+  return ink(lines, shiftX, shiftY, width);
 }
 
 /** Pixels of strokes as another hand might have drawn them: turned, slanted, stretched, a thinner or thicker pen. */
