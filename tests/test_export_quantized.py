@@ -23,6 +23,7 @@ FORMS = {
     "6": {"bits": 6},
     "4": {"bits": 4},
     "4, per channel": {"bits": 4, "per_channel": True},
+    "4, powers of two": {"bits": 4, "power_of_two": True},
     "3": {"bits": 3},
     "2": {"bits": 2},
     "1": {"weight_bits": 1},
@@ -75,6 +76,13 @@ def test_every_form_agrees_in_both_presets(form, files):
                 (logits,) = run({"x": DIGITS[:n]})
                 torch.testing.assert_close(logits, network(DIGITS[:n]), rtol=0, atol=got.max_difference + 1e-4)
     assert (kept["edgepep.target"], kept["edgepep.samples"]) == ("onnx_qcdq", "1000")
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if "powers" in form])
+def test_powers_of_two_leave_nothing_to_rounding(form, files):
+    *_, found = files(form)
+    for got in (found.parity, found.fast):
+        assert (got.max_difference, got.agreement, got.ties, got.halves) == (0.0, 1000, 0, 0)
 
 
 @pytest.mark.parametrize("form", FORMS)
