@@ -6,10 +6,11 @@ import gzip
 import hashlib
 import io
 import pickle
+import pickletools
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -65,9 +66,7 @@ def idx(content: bytes) -> Tensor:
 
 
 def batch(content: bytes) -> dict[str, Any]:
-    """One of CIFAR's batches: a table of lists and an array, pickled in 2009.
-
-    What it may name is NumPy's array, and nothing else.
+    """One of CIFAR's batches: a table of lists and an array of uint8, pickled in 2009.
 
     Raises:
         DataError: if it is not one.
@@ -75,31 +74,60 @@ def batch(content: bytes) -> dict[str, Any]:
     """
     try:
         table = _Batch(io.BytesIO(content), encoding="latin1").load()
+        if isinstance(table, dict):
+            return {key: value.values() if isinstance(value, _Array) else value for key, value in table.items()}
     except Exception as error:  # a pickle can raise anything
         said = (str(error).splitlines() or ["?"])[0]
         raise DataError(f"no batch of CIFAR's: {type(error).__name__}: {said}.") from error
-    if not isinstance(table, dict):
-        raise DataError(f"no batch of CIFAR's: it is a {type(table).__name__}.")
-    return table
+    raise DataError(f"no batch of CIFAR's: it is a {type(table).__name__}.")
+
+
+class _Kind:
+    """What stands in a pickle for NumPy's dtype."""
+
+    def __init__(self, code: Any = None, *flags: Any) -> None:
+        self.code = code
+
+    def __setstate__(self, state: Any) -> None:
+        """Nothing of it is needed: bytes have no order."""
+
+
+class _Array:
+    """What stands in a pickle for NumPy's array: NumPy's own trusts the state that it is given."""
+
+    state: Any = None
+
+    def __init__(self, *given: Any) -> None:
+        """Its pickle says all in its state."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def values(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Its bytes as a matrix."""
+        _, (rows, columns), kind, by_column, values = self.state
+        if not isinstance(kind, _Kind) or kind.code != "u1" or by_column:
+            raise pickle.UnpicklingError("its array is not one of bytes, row by row")
+        return np.frombuffer(values.encode("latin1"), np.uint8).reshape(int(rows), int(columns))
 
 
 class _Batch(pickle._Unpickler):
-    """Reads a pickle in which only arrays of NumPy may be made.
+    """Reads a pickle of 2009 (protocol 2 or less), in which an array may be named and nothing else.
 
-    It is Python's own reader in Python: the one in C takes memory as large as a number in the file says.
+    It is Python's own reader in Python: the one in C takes memory as large as a number in the file says, and so does
+    this one's bytearray of a later protocol.
     """
 
-    _ALLOWED = frozenset(
-        [("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")],
-    )
+    dispatch = {  # noqa: RUF012
+        ord(code.code): pickle._Unpickler.dispatch[ord(code.code)] for code in pickletools.opcodes if code.proto <= 2
+    }
+    _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Kind,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
-        made: dict[str, Any] = {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": _empty}
-        return made[name]
-
-
-def _empty(kind: Any, shape: Any, code: Any) -> Any:
-    """An array that its pickled state is then put into."""
-    return np.ndarray((0,), np.uint8)
+        return self._ALLOWED[module, name]
