@@ -6,6 +6,7 @@ python -m benchmarks.step [--threads N]
 import argparse
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import cycle, pairwise
 
 import torch
@@ -78,11 +79,13 @@ def naive(net: nn.Sequential, batches: Batches) -> Callable[[], None]:
     return step
 
 
-def rule(kind: type, net: nn.Sequential, batches: Batches) -> Callable[[], object]:
+def rule(kind: type, net: nn.Sequential, batches: Batches, within: ExitStack | None = None) -> Callable[[], object]:
     """One of edgepep's rules, each layer's update applied in place."""
     network = layers(net)
     made = kind(network, next(batches)[0])
-    InPlaceSGD(network, RATE, MOMENTUM)
+    optimizer = InPlaceSGD(network, RATE, MOMENTUM)
+    if within is not None:
+        within.enter_context(optimizer.deferring(made))
     return lambda: made(*next(batches))
 
 
@@ -112,15 +115,18 @@ def compare(sizes: list[int], batch: int) -> str:
     def batches() -> Batches:
         return cycle(zip(x.split(batch), y.split(batch), strict=True))
 
-    candidates = {
-        "backprop, autograd + SGD": autograd(net, batches()),
-        "backprop, optimizer in backward": rule(Backprop, net, batches()),
-        "pepita": rule(Pepita, net, batches()),
-        "mempepita": rule(Mempepita, net, batches()),
-        "pepita, naive": naive(net, batches()),
-        "bare matrix products of pepita": products(sizes, batch),
-    }
-    timings = interleaved(candidates, "backprop, autograd + SGD")
+    with ExitStack() as within:
+        candidates = {
+            "backprop, autograd + SGD": autograd(net, batches()),
+            "backprop, optimizer in backward": rule(Backprop, net, batches()),
+            "pepita": rule(Pepita, net, batches()),
+            "mempepita": rule(Mempepita, net, batches()),
+            "pepita, naive": naive(net, batches()),
+            "bare matrix products of pepita": products(sizes, batch),
+        }
+        if batch == 1:
+            candidates["pepita, deferring"] = rule(Pepita, net, batches(), within)
+        timings = interleaved(candidates, "backprop, autograd + SGD")
     return table(
         f"{'-'.join(map(str, sizes))}, batch {batch}, {torch.get_num_threads()} threads: ms, ratio [10 %, 90 %]",
         timings,
