@@ -129,7 +129,7 @@ class Network(nn.Module):
         cost more than it saves are the synapses run on the modulated input itself.
 
         Args:
-            start: the first layer's activity in the pass on x.
+            start: the first layer's activity in the pass on x; its current may be overwritten.
             feedback: [classes, *shape of one pre].
             error: [batch, classes].
             fixed: the feedback is the same tensor at every step, so the answer to it may be followed through updates.
@@ -146,7 +146,7 @@ class Network(nn.Module):
         pre, current = self._modulate(start, feedback, error, fixed, shift, changed)
         del start, shift
         with phase(SECOND, self.chain[0].name):
-            posts[0] = through(self.chain[0].neurons, current)
+            posts[0] = self.chain[0].answered(current)
         first = [Activity(pre, current, posts[0])]
         del pre, current
         yield first.pop()  # a name in this frame would keep the activity alive until the pass ends
@@ -200,8 +200,9 @@ class Network(nn.Module):
             if shift is not None:
                 pre = pre - shift
         with phase(SECOND, layer.name):
-            if answer is not None:
-                return pre, shifted(start.current, error, answer)
+            if answer is not None:  # a ReLU has answered the current with a tensor of its own
+                spare = type(layer.neurons) is nn.ReLU and not torch.is_grad_enabled()
+                return pre, shifted(start.current, error, answer, spare)
             return pre, each_step(quick(layer.synapses), pre) if layer.over_time else layer.drive(pre)
 
     def _gather(self, posts: dict[int, Tensor], i: int) -> Tensor:

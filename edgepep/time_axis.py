@@ -6,11 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from edgepep.local import pull_back
+from edgepep.pooling import pooled
 
 
 def through(module: nn.Module, x: Tensor) -> Tensor:
-    """Return module(x), without the cost of a call where the module does nothing."""
-    if type(module) is nn.Identity:
+    """Return module(x), without the cost of a call where the module does nothing, and pooled quickly."""
+    kind = type(module)
+    if kind is nn.Identity:
+        return x
+    if kind is nn.MaxPool2d:
+        return pooled(module, x)  # type: ignore[arg-type]
+    if kind is nn.Sequential and not module._forward_hooks and not module._forward_pre_hooks:
+        for part in module._modules.values():
+            x = through(part, x)  # type: ignore[arg-type]
         return x
     answer: Tensor = module(x)
     return answer
@@ -21,13 +29,17 @@ def each_step(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if isinstance(module, nn.Identity):
         return x
     if x.stride(0) == 0:  # the same at every step: expanded, not copied
-        y = module(x[0])
+        y = _applied(module, x[0])
         return y.expand(x.shape[0], *y.shape)
     if not x.is_contiguous() and x.transpose(0, 1).is_contiguous():  # samples in memory one after the other
         return each_step(module, x.transpose(0, 1)).transpose(0, 1)
-    y = module(x.flatten(0, 1))
+    y = _applied(module, x.flatten(0, 1))
     over_time: Tensor = y.unflatten(0, x.shape[:2])
     return over_time
+
+
+def _applied(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return through(module, x) if isinstance(module, nn.Module) else module(x)
 
 
 class EachStep(nn.Module):
@@ -52,8 +64,13 @@ def _(f: EachStep, x: Tensor, delta: Tensor) -> Tensor:
     return pull_back_through(f.module, x, delta, over_time=True)
 
 
-def shifted(x: Tensor, error: Tensor, rows: Tensor) -> Tensor:
-    """Return x - error @ rows for x [batch, ...] or [time, batch, ...] and rows [classes, ...]."""
+def shifted(x: Tensor, error: Tensor, rows: Tensor, spare: bool = False) -> Tensor:
+    """Return x - error @ rows for x [batch, ...] or [time, batch, ...] and rows [classes, ...].
+
+    With `spare`, x is not needed any more, and may be overwritten.
+    """
+    if spare and x.dim() == rows.dim() and x.is_contiguous():
+        return x.view(x.shape[0], -1).addmm_(error, rows.reshape(rows.shape[0], -1), alpha=-1).view(x.shape)
     if x.dim() == rows.dim() == 2:
         return torch.addmm(x, error, rows, alpha=-1)
     over_time = x.dim() > rows.dim()

@@ -255,3 +255,21 @@ def test_a_restored_velocity_is_followed(batch):
     torch.testing.assert_close(
         optimizer.response(weight, rule.feedback), rule.feedback @ weight.t(), atol=1e-5, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("pool", [(2,), (3,), ((1, 3),), ((4, 2),), (3, 2), (2, 2, 1), (5,)])
+@pytest.mark.parametrize("shape", [(3, 2, 8, 12), (1, 5, 7, 9), (2, 1, 5, 4)])
+def test_pooling_without_a_backward_pass_gives_the_same(pool, shape):
+    from edgepep.pooling import pooled
+
+    module = nn.MaxPool2d(*pool)
+    x = torch.randn(shape)
+    x[0, 0, 1, 1] = float("nan")
+    x[0, 0, 3, 3] = -float("inf")
+    if min(shape[2:]) < 5 and pool == (5,):
+        return
+    for given in (x, x.to(memory_format=torch.channels_last), x.double()):
+        with torch.no_grad():
+            torch.testing.assert_close(pooled(module, given), module(given), rtol=0, atol=0, equal_nan=True)
+    answer = pooled(module, x.requires_grad_())
+    assert answer.requires_grad

@@ -6,7 +6,7 @@ from itertools import chain
 
 from torch import Tensor
 
-from edgepep.network import Activity
+from edgepep.network import Activity, Layer
 from edgepep.phases import AGAIN
 from edgepep.rule import Traits
 from edgepep.rules.pepita import Kept, drain
@@ -28,6 +28,10 @@ class Mempepita(_Pepita):
 
     traits = Traits("3 forward", False, "nothing", "output error, in the input", "A2 + F (A2, from a seed)")
     source = "Pau & Aymone 2023 (COINS, doi 10.1109/COINS57856.2023.10189239)"
+
+    def owns(self, layer: Layer, h: Tensor) -> bool:
+        """The next layer of the repeated pass reads it."""
+        return False
 
     def first_pass(self, x: Tensor) -> tuple[Activity, Iterator[Kept], Tensor]:
         """Logits now; each layer's activity when it is asked for."""

@@ -117,7 +117,7 @@ class Pepita(Rule):
             raise EdgepepError(f"strength is {strength}, but feedback {feedback!r} changes; it has its own scale.")
         if feedback != "random" and storage != "float":
             raise EdgepepError(f"storage is {storage!r}, but feedback {feedback!r} changes, and is kept in floats.")
-        self.limit = limit
+        self.limit, self.reads_weights = limit, bool(adversarial) or feedback != "random"
         self.variant, self.output_error, self.presynaptic = variant, output_error, presynaptic
         self.extra_batch_division, self.adversarial = extra_batch_division, adversarial
         self.position_power = {"sum": 0.0, "sqrt": 0.5, "mean": 1.0}[conv_reduction]
@@ -133,11 +133,6 @@ class Pepita(Rule):
             self.projection = LayeredFeedback(
                 network, feedback_scale, sign, seed, feedback == "mirrored", mirror_rate, mirror_every
             )
-
-    @property
-    def reads_weights(self) -> bool:  # type: ignore[override]
-        """Only to follow them, or to have a gradient carried through them."""
-        return bool(self.adversarial) or not isinstance(self.projection, RandomFeedback)
 
     @property
     def feedback(self) -> Tensor:
@@ -187,10 +182,14 @@ class Pepita(Rule):
     def factors(self, layer: Layer, before: Tensor | None, h: Tensor, pre: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """Presynaptic and postsynaptic factors of a hidden layer's update."""
         if before is None:
-            return pre, h - g
+            return pre, h.sub_(g) if self.owns(layer, h) else h - g
         if self.variant == "hebbian":
             return torch.cat([before, pre]), torch.cat([h, -g])
         return before, h - g
+
+    def owns(self, layer: Layer, h: Tensor) -> bool:
+        """Whether nobody else needs a layer's answer any more once its update is made."""
+        return not layer.over_time and not h.requires_grad and h._base is None
 
     def second_pass(self, x: Tensor, target: Tensor, start: Activity, error: Tensor) -> Iterator[Activity]:
         """The modulated pass, layer by layer."""
