@@ -27,7 +27,7 @@ class Case:
     """Things that do the same, to be timed side by side.
 
     Args:
-        title: what they do; with a suite's name and a candidate's it names a figure, so it does not change with the run.
+        title: what they do; runs are compared by it, so it does not change from run to run.
         candidates: what is called; a number is a time in milliseconds that somebody else has published.
         base: the candidate that the others are compared with.
         goals: what is hoped for, of any candidate against any other.

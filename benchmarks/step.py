@@ -45,7 +45,7 @@ def beside(sizes: list[int], batch: int, quick: bool) -> Case:
     }
     if sizes == SHALLOW:
         candidates["pepita, sample by sample in NumPy"] = sample_by_sample(net, pool)
-    goals = [Goal("pepita", BASE, LIMITS[*sizes, batch])] if (*sizes, batch) in LIMITS else []
+    goals = [Goal("pepita", BASE, LIMITS[(*sizes, batch)])] if (*sizes, batch) in LIMITS else []
     if batch == 64:
         goals += [Goal("mempepita", BASE, 1.4)] + ([Goal("pepita", FLOOR, 1.2)] if sizes != DEEP else [])
     return Case(f"{'-'.join(map(str, sizes))}, batch {batch}", candidates, BASE, tuple(goals), absent=absent)

@@ -25,10 +25,10 @@ RATE, MOMENTUM = 0.01, 0.9
 Maker = Callable[[], Run]
 
 
-def autograd(net: nn.Module, pool: Pool, momentum: float = MOMENTUM) -> Run:
+def autograd(net: nn.Module, pool: Pool, momentum: float = MOMENTUM, rate: float = RATE) -> Run:
     """What a user would run instead."""
     net, batches = copy.deepcopy(net), pool.batches()
-    optimizer = torch.optim.SGD(net.parameters(), RATE, momentum)
+    optimizer = torch.optim.SGD(net.parameters(), rate, momentum)
 
     def step() -> None:
         x, y = next(batches)
@@ -82,12 +82,12 @@ def compiled(net: nn.Module, pool: Pool) -> Run:
     return step
 
 
-def rule(kind: type, net: nn.Module, pool: Pool, momentum: float = MOMENTUM, **options: Any) -> Run:
+def rule(kind: type, net: nn.Module, pool: Pool, momentum: float = MOMENTUM, rate: float = RATE, **options: Any) -> Run:
     """One of edgepep's rules, each layer's update applied in place."""
     batches = pool.batches()
     network = network_of(net, next(batches)[0])
     made = kind(network, next(batches)[0], **options)
-    InPlaceSGD(network, RATE, momentum)
+    InPlaceSGD(network, rate, momentum)
     return lambda: made(*next(batches))
 
 
@@ -189,9 +189,7 @@ def biotorch(mode: str, net: nn.Module, pool: Pool) -> Run:
         cross_entropy(made(x, targets=y, **more), y).backward()
         optimizer.step()
 
-    with warnings.catch_warnings():  # of a hook that torch would rather have written otherwise
-        warnings.simplefilter("ignore")
-        step()
+    step()
     return step
 
 
@@ -201,7 +199,9 @@ def those_that_run(makers: dict[str, Maker]) -> tuple[dict[str, Run], dict[str, 
     absent: dict[str, str] = {}
     for name, make in makers.items():
         try:
-            runs[name] = make()
+            with warnings.catch_warnings():  # of deprecations, which are the other library's affair
+                warnings.simplefilter("ignore")
+                runs[name] = make()
         except Exception as error:  # whatever another library, or a compiler, does not like
             absent[name] = f"{type(error).__name__}: {(str(error).splitlines() or ['?'])[0]}"
     return runs, absent
