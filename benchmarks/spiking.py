@@ -88,10 +88,10 @@ def bptt(steps: int, x: Tensor, y: Tensor, poisson: bool) -> Run:
     optimizer = torch.optim.SGD(loop.parameters(), RATE, MOMENTUM)
 
     def step() -> None:
-        optimizer.zero_grad()
         given = spikegen.rate(x, num_steps=steps) if poisson else x
         cross_entropy(loop(given), y).backward()
         optimizer.step()
+        optimizer.zero_grad()  # not before: gradients are the step's memory, and not what is held before it
 
     return step
 

@@ -32,9 +32,9 @@ def autograd(net: nn.Module, pool: Pool, momentum: float = MOMENTUM, rate: float
 
     def step() -> None:
         x, y = next(batches)
-        optimizer.zero_grad()
         cross_entropy(net(x), y).backward()
         optimizer.step()
+        optimizer.zero_grad()  # not before: gradients are the step's memory, and not what is held before it
 
     return step
 
