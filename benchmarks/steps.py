@@ -51,7 +51,7 @@ def in_backward(net: nn.Module, pool: Pool) -> Run:
     net, batches = copy.deepcopy(net), pool.batches()
     optimizers = {p: torch.optim.SGD([p], RATE, MOMENTUM) for p in net.parameters()}
 
-    def update(parameter: Tensor) -> None:
+    def update(parameter: nn.Parameter) -> None:
         optimizers[parameter].step()
         optimizers[parameter].zero_grad()
 
