@@ -36,7 +36,7 @@ def cases(quick: bool) -> Iterator[Case]:
         Goal(HELP, "0.3 s", 1.0),
         Goal(BEYOND, "2 s", 1.0),
     )
-    yield Case("start-up", candidates, TORCH, goals, {BEYOND: (PROFILE, TORCH)}, rounds=1 if quick else 11)
+    yield Case("start-up", candidates, TORCH, goals, {BEYOND: (PROFILE, TORCH)}, rounds=1 if quick else 7)
 
 
 def fresh(*command: str) -> Run:

@@ -172,7 +172,7 @@ def products(sizes: list[int], batch: int) -> Run:
     return step
 
 
-def biotorch(mode: str, net: nn.Module, pool: Pool) -> Run:
+def biotorch(mode: str, net: nn.Module, pool: Pool, rate: float = RATE) -> Run:
     """FA or DFA by biotorch, with its own way to take a step."""
     from biotorch.module.biomodule import BioModule
 
@@ -180,7 +180,7 @@ def biotorch(mode: str, net: nn.Module, pool: Pool) -> Run:
     batches = pool.batches()
     with redirect_stdout(StringIO()):  # it says what it converts
         made = BioModule(plain, mode, output_dim=10)
-    optimizer = torch.optim.SGD([p for p in made.parameters() if p.requires_grad], RATE, MOMENTUM)
+    optimizer = torch.optim.SGD([p for p in made.parameters() if p.requires_grad], rate, MOMENTUM)
     more = {"loss_function": cross_entropy} if mode == "dfa" else {}
 
     def step() -> None:

@@ -101,9 +101,10 @@ def slowdowns(run: Run, earlier: Run) -> Iterator[str]:
             continue
         growth = result["ratio"] / old["ratio"]
         if growth > SLOWER:
+            said = "1 thread" if result["threads"] == 1 else f"{result['threads']} threads"
             spread = "within their spreads" if result["low"] <= old["high"] else "beyond their spreads"
             yield (
-                f"{result['suite']}, {result['case']}, {result['threads']} threads: {result['candidate']} takes "
+                f"{result['suite']}, {result['case']}, {said}: {result['candidate']} takes "
                 f"{result['ratio']:.3f} of {result['base']}, {old['ratio']:.3f} before: {100 * (growth - 1):.0f} % "
                 f"slower, {spread}"
             )

@@ -78,7 +78,7 @@ def test_a_slowdown_is_named_and_strict_fails(suite, tmp_path, capsys, monkeypat
     capsys.readouterr()
     assert run_once(tmp_path / "two.json", "--against", str(quicker)) == 0
     said = capsys.readouterr().out
-    assert "SLOWER tiny, tiny, 1 threads: pepita takes" in said
+    assert "SLOWER tiny, tiny, 1 thread: pepita takes" in said
     assert "25 % slower" in said
     assert run_once(tmp_path / "two.json", "--against", str(quicker), "--strict") == 1
     assert run_once(tmp_path / "two.json", "--against", str(path), "--strict") == 0
