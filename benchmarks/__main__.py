@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if out:
         print(f"stored in {out}")
+    print(_goals(run["results"]))
     slower = earlier is not None and _slower(run, earlier, path)
     return 1 if slower and given.strict else 0
 
@@ -76,6 +77,18 @@ def _run(suite: str, threads: int, run: stored.Run) -> None:
                 for name, why in case.absent.items()
             ]
             print(table(case, threads, found), flush=True)
+
+
+def _goals(results: Sequence[dict[str, Any]]) -> str:
+    """How many goals are met, and which are not."""
+    goals = [result for result in results if result["limit"] is not None]
+    missed = [
+        f"  {r['suite']}, {r['case']}, threads {r['threads']}: {r['candidate']} takes {r['ratio']:.3f} of {r['base']}, "
+        f"not {r['limit']:.3g}"
+        for r in goals
+        if r["ratio"] > r["limit"]
+    ]
+    return "\n".join([f"\n{len(goals) - len(missed)} of {len(goals)} goals are met", *missed])
 
 
 def _slower(run: stored.Run, earlier: stored.Run, path: Path | None) -> bool:

@@ -140,4 +140,4 @@ def _figures(t: Timing) -> str:
     said = f"{t.milliseconds:10.3f} {cpu:>10}  {t.ratio:7.3f} [{t.low:.3f}, {t.high:.3f}] {by_cpu:>7}"
     if t.limit is None:
         return said
-    return f"{said}  {'meets' if t.ratio <= t.limit else 'MISSES'} {t.limit:g}"
+    return f"{said}  {'meets' if t.ratio <= t.limit else 'MISSES'} {t.limit:.3g}"
