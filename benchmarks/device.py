@@ -44,10 +44,10 @@ NETWORKS: dict[str, tuple[Recipe, int, tuple[str, ...], tuple[str, ...]]] = {
     ),
     "cnn-8-16": (mnist(conv(8, 2), conv(16, 2), DENSE), 100, ("m3", "m4", "m7"), ("fp32", "int8")),
     "ds-cnn": (load("ds-cnn"), 100, ("m3", "m4", "m7"), ("fp32", "int8")),
-    "resnet8": (load("resnet8"), 5, ("m3", "m4", "m7"), ("fp32", "int8")),
+    "resnet8": (load("resnet8"), 100, ("m3", "m4", "m7"), ("fp32", "int8")),
     "digits-fc": (load("digits-fc"), 100, ("m3", "m4", "m7", "lm3s"), ("fp32", "int8")),
     **{
-        f"deep-{depth}": (mnist(*[conv(8, 2)], *[conv(8, 1)] * (depth - 1), DENSE), 5, ("m4",), ("fp32",))
+        f"deep-{depth}": (mnist(*[conv(8, 2)], *[conv(8, 1)] * (depth - 1), DENSE), 100, ("m4",), ("fp32",))
         for depth in (1, 2, 3, 4, 6, 8)
     },
 }

@@ -6,7 +6,7 @@ SGD with momentum for all. Each way trains its own copy of the network on its ow
 import copy
 import warnings
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from io import StringIO
 from itertools import pairwise
 from typing import Any
@@ -82,12 +82,22 @@ def compiled(net: nn.Module, pool: Pool) -> Run:
     return step
 
 
-def rule(kind: type, net: nn.Module, pool: Pool, momentum: float = MOMENTUM, rate: float = RATE, **options: Any) -> Run:
-    """One of edgepep's rules, each layer's update applied in place."""
+def rule(
+    kind: type,
+    net: nn.Module,
+    pool: Pool,
+    momentum: float = MOMENTUM,
+    rate: float = RATE,
+    within: ExitStack | None = None,
+    **options: Any,
+) -> Run:
+    """One of edgepep's rules, each layer's update applied in place, or `within` a stack deferred until it is left."""
     batches = pool.batches()
     network = network_of(net, next(batches)[0])
     made = kind(network, next(batches)[0], **options)
-    InPlaceSGD(network, rate, momentum)
+    optimizer = InPlaceSGD(network, rate, momentum)
+    if within is not None:
+        within.enter_context(optimizer.deferring(made))
     return lambda: made(*next(batches))
 
 

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
@@ -45,6 +46,14 @@ def quick(synapses: nn.Module) -> Callable[[Tensor], Tensor]:
         return synapses
     weight = quantised_weight(synapses)
     return synapses if weight is None else partial(_answer, own, weight)
+
+
+def answer(synapses: nn.Module, x: Tensor) -> Tensor:
+    """The answer of synapses by `quick`, without a module's call where nothing listens to it."""
+    if type(synapses) is nn.Linear and not synapses._forward_hooks and not synapses._forward_pre_hooks:
+        own = synapses._parameters
+        return linear(x, own["weight"], own["bias"])  # type: ignore[arg-type]
+    return quick(synapses)(x)
 
 
 def quantised_weight(synapses: nn.Module) -> Tensor | None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgepep.deferred import Deferred
 from edgepep.local import Factor, Gradient, Product, accumulate_
 
 _REFRESH = 1000  # updates after which a followed response is multiplied afresh, which bounds its rounding error
@@ -15,8 +16,11 @@ _REFRESH = 1000  # updates after which a followed response is multiplied afresh,
 class Followed:
     """The response of some rows to a weight, and its velocity, taken along with each update."""
 
-    def __init__(self, weight: Tensor, rows: Tensor, velocity: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, rows: Tensor, velocity: Tensor | None, deferred: Deferred | None = None) -> None:
         self.rows, self.version, self.age = rows, weight._version, 0
+        if deferred is not None:
+            self.response, self.velocity = deferred.follow(rows)
+            return
         self.response = rows @ weight.t()
         self.velocity = torch.zeros_like(self.response) if velocity is None else rows @ velocity.t()
 

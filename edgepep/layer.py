@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from edgepep.children import child
 from edgepep.errors import EdgepepError
-from edgepep.fakequant import quick
+from edgepep.fakequant import answer, quick
 from edgepep.local import Factor, Gradient, accumulate_, linear_part, weight_gradient
 from edgepep.phases import UPDATE, phase
 from edgepep.stand_in import StandIn
 from edgepep.time_axis import each_step, pull_back_through, through
 
 if TYPE_CHECKING:
+    from edgepep.deferred import Deferred
     from edgepep.updater import Updater
 
 
@@ -39,6 +41,11 @@ class Layer(nn.Module):
 
     """
 
+    prepare: nn.Module = child("prepare")
+    synapses: nn.Module = child("synapses")
+    neurons: nn.Module = child("neurons")
+    decode: nn.Module = child("decode")
+
     def __init__(
         self,
         synapses: nn.Module,
@@ -55,6 +62,7 @@ class Layer(nn.Module):
         self.over_time = decode is not None
         self.in_windows = False
         self.updater: Updater | None = None
+        self.deferred: Deferred | None = None
         self.name, self.resting = name, False
         self._norms = [m for part in (self.prepare, self.neurons) for m in part.modules() if hasattr(m, "hand_over")]
         self._recurrent = [m for m in self.neurons.modules() if hasattr(m, "heard")]
@@ -66,8 +74,13 @@ class Layer(nn.Module):
             current = each_step(quick(self.synapses), pre)
         else:
             pre = through(self.prepare, x)
-            current = quick(self.synapses)(pre)
+            current = self.drive(pre)
         return Activity(pre, current, through(self.neurons, current))
+
+    def drive(self, pre: Tensor) -> Tensor:
+        """Return what the synapses answer to pre [batch, ...], with the updates that wait to be written into them."""
+        current = answer(self.synapses, pre)
+        return current if self.deferred is None else self.deferred.corrected(pre, current)
 
     def read(self, x: Tensor) -> Tensor:
         """Return what a rule reads from an activity of this layer: x itself, or over time what decode makes of it."""
@@ -115,9 +128,10 @@ class Layer(nn.Module):
             return
         with phase(UPDATE, self.name):
             if self.learns:
-                for name, gradient in weight_gradient(self.synapses, pre, delta).items():
-                    parameter: nn.Parameter = getattr(self.synapses, name)
-                    if parameter.requires_grad:
+                synapses = self.synapses
+                for name, gradient in weight_gradient(synapses, pre, delta).items():
+                    parameter = synapses._parameters[name]
+                    if parameter is not None and parameter.requires_grad:
                         self._change(parameter, gradient, scale)
             for recurrent in self._recurrent:
                 recurrent.learn(delta, lambda parameter, gradient: self._change(parameter, gradient, scale))  # type: ignore[operator]
@@ -179,6 +193,6 @@ class Layer(nn.Module):
             and type(self.synapses) is nn.Linear
             and feedback.dim() == 2
         ):
-            return self.updater.response(self.synapses.weight, feedback)  # type: ignore[arg-type]
+            return self.updater.response(self.synapses._parameters["weight"], feedback)  # type: ignore[arg-type]
         cheap = torch.compiler.is_exporting() or len(feedback) < batch  # a graph is for any batch
-        return linear_part(self.synapses, feedback) if cheap else None
+        return linear_part(self.synapses, feedback) if cheap and self.deferred is None else None

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from edgepep.descent import descend_
 from edgepep.errors import ExportError
+from edgepep.groups import parameter_groups
 from edgepep.local import Factor, Gradient
 from edgepep.network import Network
 from edgepep.rounding import Velocity
 from edgepep.rule import Rule
 from edgepep.stand_in import StandIn
-from edgepep.updater import descend_, parameter_groups
 
 VELOCITIES = {"momentum_buffer": "velocity", "velocity_codes": "velocity_codes", "velocity_scale": "velocity_scale"}
 """What an optimizer keeps of a parameter, and what it is called in a state."""

@@ -31,10 +31,10 @@ def accumulate_(buffer: Tensor, gradient: Gradient, beta: Factor = 1.0, alpha: F
     """Set buffer to beta * buffer + alpha * gradient in place, never forming a product's matrix."""
     if not isinstance(alpha, (float, int)) or not isinstance(beta, (float, int)):
         return _accumulate_values_(buffer, gradient, beta, alpha)
-    if isinstance(gradient, Tensor):
+    if not isinstance(gradient, Product):
         return (buffer if beta == 1.0 else buffer.mul_(beta)).add_(gradient, alpha=alpha)
     left, right = gradient
-    if len(left) == 1:  # a rank-one update touches each weight once, without a matrix product's set-up
+    if left.shape[0] == 1:  # a rank-one update touches each weight once, without a matrix product's set-up
         return buffer.addr_(left[0], right[0], beta=beta, alpha=alpha)
     return buffer.addmm_(left.t(), right, beta=beta, alpha=alpha)
 
@@ -77,7 +77,7 @@ def _(synapses: nn.Linear, pre: Tensor, delta: Tensor) -> dict[str, Gradient]:
     if pre.dim() > 2:
         left, right = delta.reshape(-1, delta.shape[-1]), pre.reshape(-1, pre.shape[-1])
     weight: dict[str, Gradient] = {"weight": Product(left, right)}
-    return weight if synapses.bias is None else weight | {"bias": left.sum(0)}
+    return weight if synapses._parameters["bias"] is None else weight | {"bias": left.sum(0)}
 
 
 @weight_gradient.register(nn.Conv1d)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgepep import windows
+from edgepep.children import child
 from edgepep.errors import EdgepepError
 from edgepep.fakequant import quick
 from edgepep.layer import Activity, Layer
@@ -36,6 +37,8 @@ class Network(nn.Module):
         EdgepepError: if there is no layer, a layer names one that does not come before it, or windows are impossible.
 
     """
+
+    encode: nn.Module = child("encode")
 
     def __init__(
         self,
@@ -199,8 +202,7 @@ class Network(nn.Module):
         with phase(SECOND, layer.name):
             if answer is not None:
                 return pre, shifted(start.current, error, answer)
-            run = quick(layer.synapses)
-            return pre, each_step(run, pre) if layer.over_time else run(pre)
+            return pre, each_step(quick(layer.synapses), pre) if layer.over_time else layer.drive(pre)
 
     def _gather(self, posts: dict[int, Tensor], i: int) -> Tensor:
         """Sum of the posts that layer i reads; those that no later layer reads are let go."""

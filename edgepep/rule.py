@@ -55,6 +55,9 @@ class Rule(nn.Module):
     traits: Traits = Traits()
     """Of the rule with its default options; an option that changes them says so in the rule that is made."""
 
+    reads_weights = True
+    """Whether it may know forward weights otherwise than by what the synapses answer."""
+
     def __init__(self, network: Network, example: Tensor) -> None:
         super().__init__()
         self.network = network
@@ -84,7 +87,8 @@ class Rule(nn.Module):
             )
         target = target if target.dtype == torch.int64 else target.long()
         self.network.renew_noise()
-        self.samples = samples
+        if samples is not self.samples:  # setting what a module holds takes microseconds
+            self.samples = samples
         with phase(STEP):
             return self.learn(x, target)
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from edgepep.deferred import Deferred
+from edgepep.descent import descend_
 from edgepep.errors import EdgepepError
 from edgepep.followed import Followed
-from edgepep.local import Factor, Gradient, accumulate_
+from edgepep.groups import parameter_groups, refuse_shared
+from edgepep.local import Factor, Gradient, Product
 from edgepep.stand_in import StandIn
 
 if TYPE_CHECKING:
+    from edgepep.layer import Layer
     from edgepep.network import Network
+    from edgepep.rule import Rule
+
+_WORTH_IT = 2**16  # weights of a matrix whose updates are deferred
 
 
 class Updater(Protocol):
@@ -69,11 +77,12 @@ class InPlaceSGD(torch.optim.SGD):
                 raise EdgepepError(f"{name} is {value}; it must be at least 0 and below {top}.")
         self.follow = follow
         self._followed: dict[nn.Parameter, Followed] = {}
+        self._deferred: dict[nn.Parameter, Deferred] = {}
         self._restored: dict[nn.Parameter, tuple[int, dict[str, Any]]] = {}
         super().__init__(
             parameter_groups(network, lr, rates or {}), lr=lr, momentum=momentum, weight_decay=weight_decay
         )
-        _refuse_shared(network)
+        refuse_shared(network)
         for layer in network.chain:
             layer.updater = self
 
@@ -129,7 +138,13 @@ class InPlaceSGD(torch.optim.SGD):
             return
         followed = self._followed.get(parameter)
         current = followed is not None and followed.update(parameter, gradient, scale, lr, momentum, decay)
-        descend_(parameter, gradient, scale, lr, momentum, decay, self.state[parameter] if momentum else {})
+        deferred = self._deferred.get(parameter)
+        if deferred is not None and isinstance(gradient, Product) and gradient.left.shape[0] == 1:
+            deferred.add(gradient, scale, lr)  # type: ignore[arg-type]
+        else:
+            if deferred is not None:
+                self.state[parameter]["momentum_buffer"] = deferred.settle()
+            descend_(parameter, gradient, scale, lr, momentum, decay, self.state[parameter] if momentum else {})
         if followed is not None and current:
             followed.version = parameter._version
 
@@ -147,11 +162,57 @@ class InPlaceSGD(torch.optim.SGD):
         """
         followed = self._followed.get(weight)
         if followed is None or not followed.holds(weight, rows):
-            followed = self._followed[weight] = Followed(weight, rows, self.state[weight].get("momentum_buffer"))
+            followed = self._followed[weight] = Followed(
+                weight, rows, self.state[weight].get("momentum_buffer"), self._deferred.get(weight)
+            )
             version, state = self._restored.pop(weight, (-1, {}))
             if version == weight._version:
                 followed.restore(state)
         return followed.response
+
+    @contextmanager
+    def deferring(self, rule: Rule) -> Iterator[None]:
+        """Within this context, keep updates by one sample each as vectors, and write them into the weights by blocks.
+
+        Learning from one sample at a time is then several times as fast, and without velocities as large as the
+        weights; the weights are those of the plain steps up to rounding. They are whole again after the context. Within
+        it the network answers as it should, but `weight` lags behind, and momentum and weight decay must not be
+        changed. Updates by several samples are made at once, as ever.
+
+        Args:
+            rule: what is to learn; one that knows weights only by what the synapses answer, such as PEPITA.
+
+        Raises:
+            EdgepepError: if the rule reads weights, or learns through another optimizer.
+
+        """
+        if rule.reads_weights:
+            raise EdgepepError(
+                f"{type(rule).__name__} reads the forward weights, which lag behind while updates are deferred."
+            )
+        layers = [layer for layer in rule.network.chain if self._may_wait(layer)]
+        if any(layer.updater is not self for layer in rule.network.chain):
+            raise EdgepepError("the rule's network learns through another optimizer than this one.")
+        for layer in layers:
+            weight: Any = layer.synapses.weight
+            velocity = self.state.pop(weight, {}).get("momentum_buffer")
+            layer.deferred = self._deferred[weight] = Deferred(weight, self._group_of[weight]["momentum"], velocity)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                weight, layer.deferred = layer.synapses.weight, None
+                deferred = self._deferred.pop(weight)
+                with torch.no_grad():
+                    velocity = deferred.settle()
+                if deferred.momentum:
+                    self.state[weight]["momentum_buffer"] = velocity
+
+    def _may_wait(self, layer: Layer) -> bool:
+        """Whether updates of a layer's weights may be deferred, and are worth it."""
+        weight: Any = getattr(layer.synapses, "weight", None)
+        group = self._group_of.get(weight) if type(layer.synapses) is nn.Linear and not layer.over_time else None
+        return group is not None and not layer.resting and not group["weight_decay"] and weight.numel() >= _WORTH_IT
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Nothing is held: every gradient was applied as it arose."""
@@ -164,80 +225,6 @@ class InPlaceSGD(torch.optim.SGD):
         """Nothing is left to do: every layer has learned already."""
 
 
-def descend_(
-    parameter: Tensor,
-    gradient: Gradient,
-    scale: Factor,
-    lr: Factor,
-    momentum: float,
-    decay: float,
-    state: dict[str, Tensor],
-) -> None:
-    """Make one step of SGD on one parameter, in place.
-
-    Args:
-        parameter: what changes, or what stands for integer codes.
-        gradient: of it.
-        scale: factor of the gradient.
-        lr: learning rate.
-        momentum: heavy-ball momentum; 0 keeps no velocity.
-        decay: L2 penalty.
-        state: where the velocity is kept.
-
-    """
-    if isinstance(parameter, StandIn):
-        parameter.synapses.change_(gradient, scale, lr, momentum, decay, state)
-    elif momentum:
-        velocity = state.get("momentum_buffer")
-        if velocity is None:
-            velocity = state["momentum_buffer"] = torch.zeros_like(parameter)
-        accumulate_(velocity, gradient, beta=momentum, alpha=scale)
-        if decay:
-            velocity.add_(parameter, alpha=decay)
-        accumulate_(parameter, velocity, alpha=-lr)
-    else:
-        accumulate_(parameter, gradient, beta=1 - lr * decay if decay else 1.0, alpha=-lr * scale)
-
-
 def _unwrapped(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method of torch's optimizer without its wrapper, which imports torch's compiler: seconds, for nothing."""
     return getattr(method, "__wrapped__", method)
-
-
-def parameter_groups(network: Network, lr: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Parameters that learn, grouped by learning rate, as every torch optimizer takes them.
-
-    Args:
-        network: whose layers learn.
-        lr: learning rate of layers that no pattern names.
-        rates: factors of it, by the pattern of layers' names; the last that matches counts.
-
-    Raises:
-        EdgepepError: if a factor is negative, a pattern matches no layer, or nothing learns.
-
-    """
-    factor = dict.fromkeys(network.chain, 1.0)
-    for pattern, rate in rates.items():
-        if not isinstance(rate, (int, float)) or not rate >= 0:
-            raise EdgepepError(f"the rate of {pattern!r} is {rate!r}; it must be a number of at least 0.")
-        factor |= dict.fromkeys(network.select(pattern), rate)
-    groups: dict[float, list[nn.Parameter]] = {}
-    for layer in network.chain:
-        groups.setdefault(factor[layer], []).extend(layer.learnable())
-    found = [{"params": list(dict.fromkeys(ps)), "lr": lr * rate} for rate, ps in groups.items() if ps]
-    if not found:
-        raise EdgepepError("nothing in the network learns: every layer is frozen.")
-    return found
-
-
-def _refuse_shared(network: Network) -> None:
-    """Raise EdgepepError if two layers share a parameter: each would move it, and its velocity, for itself."""
-    owner: dict[nn.Parameter, str] = {}
-    for layer in network.chain:
-        for parameter in layer.learnable():
-            if parameter in owner:
-                raise EdgepepError(
-                    f"layers {owner[parameter]} and {layer.name} share a parameter of shape {list(parameter.shape)}; "
-                    "InPlaceSGD would change it twice a step. Train them with a torch optimizer over `.grad`."
-                )
-            owner[parameter] = layer.name

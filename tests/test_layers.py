@@ -10,6 +10,7 @@ from torch import nn
 from edgepep import Diagnostics, EdgepepError, InPlaceSGD, Layer, Network, PerLayer, diagnose, load, plugins, rules
 from edgepep.build import rule_class
 from edgepep.diagnostics import TrainingWarning
+from edgepep.groups import parameter_groups
 from edgepep.rules.activation_alignment import ActivationAlignment
 from edgepep.rules.backprop import Backprop
 from edgepep.rules.drtp import Drtp
@@ -18,7 +19,6 @@ from edgepep.rules.forward_forward import ForwardForward
 from edgepep.rules.frozen_hidden import FrozenHidden
 from edgepep.rules.pepita import Pepita
 from edgepep.rules.weight_mirror import WeightMirror
-from edgepep.updater import parameter_groups
 from tests.conftest import make_batch, make_network, make_shaped
 
 NAMES = plugins.in_package(rules)

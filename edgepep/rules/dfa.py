@@ -40,6 +40,7 @@ class Dfa(Broadcast):
     """
 
     source = "Noekland 2016; forms after Frenkel et al. 2021 and biotorch"
+    reads_weights = False
     traits = Traits("1 forward", False, "nothing", "output error, f'", "A + maps (A, from a seed)")
 
     def __init__(

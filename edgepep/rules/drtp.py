@@ -32,6 +32,7 @@ class Drtp(Broadcast):
     """
 
     source = "Frenkel, Lefebvre & Bol 2021"
+    reads_weights = False
     traits = Traits("1 forward", False, "nothing", "label, f'", "A2 + maps (A2, from a seed)")
 
     def __init__(

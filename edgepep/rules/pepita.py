@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from edgepep.children import child
 from edgepep.credit import uphill
 from edgepep.errors import EdgepepError
 from edgepep.feedback import Storage
@@ -71,6 +72,7 @@ class Pepita(Rule):
 
     source = "Dellaferrera & Kreiman 2022, Algorithm 1 (arXiv 2201.11665)"
     traits = Traits("2 forward", False, "nothing", "output error, in the input", "A + F (A, from a seed)")
+    projection: RandomFeedback | LayeredFeedback = child("projection")
 
     def __init__(
         self,
@@ -124,7 +126,6 @@ class Pepita(Rule):
         elif feedback == "product":
             self.traits = self.traits._replace(transport="their product")
         inputs, *_, classes = survey(network, example)
-        self.projection: RandomFeedback | LayeredFeedback
         if feedback == "random":
             self.projection = RandomFeedback(inputs, classes[0], feedback_scale, sign, seed, example, storage)
             self.projection.want(strength)
@@ -132,6 +133,11 @@ class Pepita(Rule):
             self.projection = LayeredFeedback(
                 network, feedback_scale, sign, seed, feedback == "mirrored", mirror_rate, mirror_every
             )
+
+    @property
+    def reads_weights(self) -> bool:  # type: ignore[override]
+        """Only to follow them, or to have a gradient carried through them."""
+        return bool(self.adversarial) or not isinstance(self.projection, RandomFeedback)
 
     @property
     def feedback(self) -> Tensor:

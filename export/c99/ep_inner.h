@@ -58,10 +58,16 @@ static inline int ep_one_tap(const ep_layer *l, const ep_patch *p)
     return l->kernel[0] * l->kernel[1] == 1 && p->rows.end == 1 && p->columns.end == 1;
 }
 
+/* Whether a row of the kernel is three values side by side, all on the map: the common case, worth no loop. */
+static inline int ep_three(const ep_layer *l, const ep_patch *p)
+{
+    return p->columns.first == 0 && p->columns.end == 3 && l->dilation[1] == 1;
+}
+
 /* Kernels [maps][kernel] times the patch under them. */
 static inline float ep_under(const ep_layer *l, const ep_weight *w, const float *x, uint32_t maps, const ep_patch *p)
 {
-    const int32_t width = l->width, step = l->dilation[1];
+    const int32_t width = l->width, step = l->dilation[1], three = ep_three(l, p);
     float sum = 0.0f;
     if (ep_one_tap(l, p)) {
         x += p->top * width + p->left;
@@ -72,8 +78,15 @@ static inline float ep_under(const ep_layer *l, const ep_weight *w, const float 
     for (uint32_t c = 0; c < maps; c++, w += l->kernel[0] * l->kernel[1], x += l->height * width)
         for (int32_t i = p->rows.first; i < p->rows.end; i++) {
             const float *row = x + (p->top + i * l->dilation[0]) * width + p->left;
-            for (int32_t j = p->columns.first; j < p->columns.end; j++)
-                sum += (float)w[i * l->kernel[1] + j] * row[j * step];
+            const ep_weight *weight = w + i * l->kernel[1];
+            if (three) {
+                sum += (float)weight[0] * row[0];
+                sum += (float)weight[1] * row[1];
+                sum += (float)weight[2] * row[2];
+            } else {
+                for (int32_t j = p->columns.first; j < p->columns.end; j++)
+                    sum += (float)weight[j] * row[j * step];
+            }
         }
     return sum;
 }
@@ -82,7 +95,7 @@ static inline float ep_under(const ep_layer *l, const ep_weight *w, const float 
 static inline void ep_gather(const ep_layer *l, float *gradient, float delta, const float *x, uint32_t maps,
                              const ep_patch *p)
 {
-    const int32_t width = l->width, step = l->dilation[1];
+    const int32_t width = l->width, step = l->dilation[1], three = ep_three(l, p);
     if (ep_one_tap(l, p)) {
         x += p->top * width + p->left;
         for (uint32_t c = 0; c < maps; c++)
@@ -92,8 +105,15 @@ static inline void ep_gather(const ep_layer *l, float *gradient, float delta, co
     for (uint32_t c = 0; c < maps; c++, gradient += l->kernel[0] * l->kernel[1], x += l->height * width)
         for (int32_t i = p->rows.first; i < p->rows.end; i++) {
             const float *row = x + (p->top + i * l->dilation[0]) * width + p->left;
-            for (int32_t j = p->columns.first; j < p->columns.end; j++)
-                gradient[i * l->kernel[1] + j] += delta * row[j * step];
+            float *to = gradient + i * l->kernel[1];
+            if (three) {
+                to[0] += delta * row[0];
+                to[1] += delta * row[1];
+                to[2] += delta * row[2];
+            } else {
+                for (int32_t j = p->columns.first; j < p->columns.end; j++)
+                    to[j] += delta * row[j * step];
+            }
         }
 }
 
