@@ -1,21 +1,22 @@
 """Quantised ONNX files beside the fp32 file of the same network, in onnxruntime: size, and time by preset.
 
-python -m benchmarks.onnx_quantized [--threads N]
+python -m benchmarks.onnx_quantized [--threads 1 all]
 
 Dense networks of ReLUs, without and with biases. "fast, no VNNI" is the preset `fast` as a processor gets it whose
 8-bit products would clip; its time here is what the detour costs, not what such a processor takes.
 """
 
-import argparse
 import sys
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.rounds import interleaved, table
+from benchmarks.__main__ import main
+from benchmarks.rounds import Case
 from edgepep import export, load
 from edgepep.folders import EXPORT
 from edgepep.models import Recipe
@@ -41,12 +42,13 @@ def written(recipe: Recipe, x: torch.Tensor, path: Path) -> str:
     return str(path)
 
 
-def compare(widths: list[int], bias: bool, folder: Path, threads: int) -> str:
+def compare(widths: list[int], bias: bool, folder: Path, batches: tuple[int, ...]) -> Iterator[Case | str]:
     """Sizes and times of one network's files."""
     sys.path.insert(0, str(EXPORT / "onnxruntime"))
     import infer as kit
     import sessions
 
+    threads = torch.get_num_threads()
     x, plain = torch.rand(1000, 1, 28, 28), recipe_of(widths, bias)
     files = {"fp32": written(plain, x, folder / "fp32.onnx")}
     for bits in (8, 4):
@@ -57,29 +59,25 @@ def compare(widths: list[int], bias: bool, folder: Path, threads: int) -> str:
     for name in list(files)[1:]:
         for preset in ("fast", "parity"):
             runs[f"{name}, {preset}"] = kit.load(files[name], preset, threads)
-    sessions.saturates = lambda: True
+    saturates, sessions.saturates = sessions.saturates, lambda: True
     runs["int8, fast, no VNNI"] = kit.load(files["int8"], "fast", threads)
+    sessions.saturates = saturates
     name = "-".join(map(str, [784, *widths, 10])) + (", biases" if bias else "")
-    lines = [f"{name}: bytes, ratio"]
-    lines += [f"  {file:<20} {size:9d}   {size / sizes['fp32']:6.3f}" for file, size in sizes.items()]
-    for batch in BATCHES:
+    lines = [f"  {file:<20} {size:9d}   {size / sizes['fp32']:6.3f}" for file, size in sizes.items()]
+    yield "\n".join([f"{name}: bytes, ratio", *lines])
+    for batch in batches:
         given = np.ascontiguousarray(x[:batch].numpy())
-        timings = interleaved({n: partial(run, given) for n, run in runs.items()}, "fp32")
-        lines.append(table(f"{name}, batch {batch}: ms, ratio [10 %, 90 %]", timings))
-    return "\n".join(lines)
+        yield Case(f"{name}, batch {batch}", {n: partial(run, given) for n, run in runs.items()}, "fp32")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    threads = parser.parse_args().threads
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
+def cases(quick: bool) -> Iterator[Case | str]:
+    """Several widths, and one network with biases."""
     with tempfile.TemporaryDirectory() as folder:
-        for widths in WIDTHS:
-            print(compare(widths, False, Path(folder), threads), flush=True)
-        print(compare(WIDTHS[0], True, Path(folder), threads), flush=True)
+        for widths in ([64],) if quick else WIDTHS:
+            yield from compare(widths, False, Path(folder), BATCHES)
+        if not quick:
+            yield from compare(WIDTHS[0], True, Path(folder), BATCHES)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["onnx_quantized", *sys.argv[1:]]))

@@ -1,14 +1,14 @@
 """PEPITA's training step in onnxruntime beside torch: backprop by autograd + torch.optim.SGD, and PEPITA in place.
 
-python -m benchmarks.ort_step [--threads N]
+python -m benchmarks.ort_step [--threads 1 all]
 
 784-1024-10. A graph cannot change weights in place: each step writes new ones beside the old. "bound" gives
 onnxruntime two sets of buffers that change places, so that nothing is allocated.
 """
 
-import argparse
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ import numpy as np
 import onnxruntime
 import torch
 
-from benchmarks import step as torch_step
-from benchmarks.rounds import interleaved, table
+from benchmarks.__main__ import main
+from benchmarks.nets import Pool, mlp, network_of
+from benchmarks.rounds import Case
+from benchmarks.steps import RATE, autograd, rule
 from edgepep import learning_files
 from edgepep.learning_graph import Settings
 from edgepep.rules.pepita import Pepita
@@ -30,8 +32,8 @@ def written(momentum: float, folder: Path) -> Path:
     """The step's graph, and its state."""
     torch.manual_seed(0)
     x, y = torch.rand(640, SIZES[0]), torch.randint(SIZES[-1], (640,))
-    rule = Pepita(torch_step.layers(torch_step.mlp(SIZES)), x[:2])
-    learning_files.save(rule, Settings(momentum), torch_step.RATE, folder, (x, y))
+    made = Pepita(network_of(mlp(SIZES), x[:2]), x[:2])
+    learning_files.save(made, Settings(momentum), RATE, folder, (x, y))
     return folder / learning_files.STEP
 
 
@@ -51,7 +53,7 @@ def state_of(run: onnxruntime.InferenceSession, path: Path) -> dict[str, Any]:
 def plain(path: Path, batches: Any, threads: int) -> Callable[[], None]:
     """As the kit does it: numpy arrays in, numpy arrays out."""
     run = session(path, threads)
-    state, rate = state_of(run, path), np.array(torch_step.RATE, np.float32)
+    state, rate = state_of(run, path), np.array(RATE, np.float32)
 
     def step() -> None:
         x, y = next(batches)
@@ -64,7 +66,7 @@ def plain(path: Path, batches: Any, threads: int) -> Callable[[], None]:
 def bound(path: Path, batches: Any, threads: int) -> Callable[[], None]:
     """Two sets of buffers that change places."""
     run = session(path, threads)
-    state, rate = state_of(run, path), np.array(torch_step.RATE, np.float32)
+    state, rate = state_of(run, path), np.array(RATE, np.float32)
     value = onnxruntime.OrtValue.ortvalue_from_numpy
     sides = [{name: value(array.copy()) for name, array in state.items()} for _ in range(2)]
     binding = run.io_binding()
@@ -86,41 +88,31 @@ def bound(path: Path, batches: Any, threads: int) -> Callable[[], None]:
     return step
 
 
-def compare(momentum: float, batch: int, threads: int, folder: Path) -> str:
-    torch_step.MOMENTUM = momentum
-    path = written(momentum, folder)
-    net = torch_step.mlp(SIZES)
-    x, y = torch.rand(torch_step.POOL, SIZES[0]), torch.randint(SIZES[-1], (torch_step.POOL,))
-
-    def batches() -> Any:
-        return cycle(zip(x.split(batch), y.split(batch), strict=True))
+def compare(momentum: float, batch: int, folder: Path) -> Case:
+    threads, path = torch.get_num_threads(), written(momentum, folder)
+    net, pool = mlp(SIZES), Pool((SIZES[0],), batch)
 
     def arrays() -> Any:
-        pairs = zip(x.split(batch), y.split(batch), strict=True)
+        pairs = zip(pool.x.split(batch), pool.y.split(batch), strict=True)
         return cycle([(a.numpy(), b.numpy()) for a, b in pairs])
 
     candidates = {
-        "backprop, autograd + SGD": torch_step.autograd(net, batches()),
-        "pepita, torch in place": torch_step.rule(Pepita, net, batches()),
+        "backprop, autograd + SGD": autograd(net, pool, momentum),
+        "pepita, torch in place": rule(Pepita, net, pool, momentum),
         "pepita, onnxruntime": plain(path, arrays(), threads),
         "pepita, onnxruntime, bound": bound(path, arrays(), threads),
     }
-    title = (
-        f"{'-'.join(map(str, SIZES))}, batch {batch}, momentum {momentum}, {threads} threads: ms, ratio [10 %, 90 %]"
-    )
-    return table(title, interleaved(candidates, "backprop, autograd + SGD"))
+    title = f"{'-'.join(map(str, SIZES))}, batch {batch}, momentum {momentum}"
+    return Case(title, candidates, "backprop, autograd + SGD")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    threads = parser.parse_args().threads
-    torch.set_num_threads(threads)
+def cases(quick: bool) -> Iterator[Case]:
+    """Without and with momentum, by batches and one sample at a time."""
     with tempfile.TemporaryDirectory() as folder:
-        for momentum in (0.0, 0.9):
-            for batch in (64, 1):
-                print(compare(momentum, batch, threads, Path(folder)), flush=True)
+        for momentum in (0.9,) if quick else (0.0, 0.9):
+            for batch in (1,) if quick else (64, 1):
+                yield compare(momentum, batch, Path(folder))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["ort_step", *sys.argv[1:]]))

@@ -1,20 +1,21 @@
 """Quantised training against Brevitas: one quantisation a step and two products, for Brevitas' two whole forwards.
 
-    python -m benchmarks.quantized [--threads N]
+    python -m benchmarks.quantized [--threads 1 all]
 
 Ratios are taken within rounds of one run; above 1 is slower than the base.
 """
 
-import argparse
 import copy
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import torch
 from brevitas.nn import QuantConv2d, QuantIdentity, QuantLinear, QuantReLU
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.rounds import interleaved, table
+from benchmarks.__main__ import main
+from benchmarks.rounds import Case, Run
 from edgepep import InPlaceSGD, Network, convert
 from edgepep.fakequant import quantised_weight, quick
 from edgepep.quantisers import weights
@@ -22,7 +23,6 @@ from edgepep.rules.backprop import Backprop
 from edgepep.rules.pepita import Pepita
 
 RATE, MOMENTUM = 0.01, 0.9
-Run = Callable[[], object]
 
 
 def dense(bits: int | None, **scales: bool) -> nn.Sequential:
@@ -135,7 +135,7 @@ def by_rule(kind: type, net: nn.Module, x: Tensor, y: Tensor) -> Run:
     return lambda: rule(x, y)
 
 
-def compare(name: str, make: Callable[..., nn.Sequential], x: Tensor, **scales: bool) -> str:
+def compare(name: str, make: Callable[..., nn.Sequential], x: Tensor, **scales: bool) -> Iterator[Case]:
     torch.manual_seed(0)
     net, y = calibrated(make(8, **scales), x), torch.randint(10, (len(x),))
     plain = make(None)
@@ -145,30 +145,28 @@ def compare(name: str, make: Callable[..., nn.Sequential], x: Tensor, **scales: 
         "synapses, two passes": synapses_alone(net, network, x),
         "whole network, two passes": forwards(net, network, x),
     }
-    said = [f"{name}, batch {len(x)}, {torch.get_num_threads()} threads: ms, ratio [10 %, 90 %]"]
+    title = f"{name}, batch {len(x)}"
     for what, (theirs, ours) in pairs.items():
-        timings = interleaved({"Brevitas": theirs, "edgepep": ours}, "edgepep", rounds=11)
-        said.append(table(f" {what}", timings))
+        yield Case(f"{title}: {what}", {"Brevitas": theirs, "edgepep": ours}, "edgepep", rounds=11)
     steps = {
         "Brevitas, autograd + SGD": straight_through(net, x, y),
         "edgepep backprop, Brevitas' gradients": by_rule(Backprop, net, x, y),
         "edgepep pepita, int8": by_rule(Pepita, net, x, y),
         "edgepep pepita, plain": by_rule(Pepita, plain, x, y),
     }
-    said.append(table(" training step", interleaved(steps, "edgepep pepita, int8", rounds=11)))
-    return "\n".join(said)
+    yield Case(f"{title}: training step", steps, "edgepep pepita, int8", rounds=11)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    torch.set_num_threads(parser.parse_args().threads)
+def cases(quick: bool) -> Iterator[Case]:
+    """Dense networks with scales per tensor and per channel, and a convolutional one."""
+    for batch in (1,) if quick else (64, 1):
+        yield from compare("784-1024-10", dense, torch.rand(batch, 784))
+    if quick:
+        return
+    yield from compare("784-1024-10 per channel", dense, torch.rand(64, 784), per_channel=True)
     for batch in (64, 1):
-        print(compare("784-1024-10", dense, torch.rand(batch, 784)), flush=True)
-    print(compare("784-1024-10 per channel", dense, torch.rand(64, 784), per_channel=True), flush=True)
-    for batch in (64, 1):
-        print(compare("conv 3-16-32-10", convolutional, torch.rand(batch, 3, 16, 16)), flush=True)
+        yield from compare("conv 3-16-32-10", convolutional, torch.rand(batch, 3, 16, 16))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["quantized", *sys.argv[1:]]))

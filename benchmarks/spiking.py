@@ -1,15 +1,15 @@
 """A spiking network, 784-1000-10 of leaky neurons with a linear readout, beside snnTorch's own step loop.
 
-python -m benchmarks.spiking [--threads N]
+python -m benchmarks.spiking [--threads 1 all]
 
 Forward: no gradients on either side. Training: PEPITA with an in-place updater, beside backpropagation through time
 of snnTorch's loop with torch.optim.SGD; momentum 0.9 for both. Memory: the most that a step holds beyond what is
 there before it, from the allocator's events.
 """
 
-import argparse
 import copy
-from collections.abc import Callable
+import sys
+from collections.abc import Iterator
 
 import snntorch as snn
 import torch
@@ -17,7 +17,8 @@ from snntorch import spikegen
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.rounds import interleaved, table
+from benchmarks.__main__ import main
+from benchmarks.rounds import Case, Run
 from edgepep import Frames, InPlaceSGD, Layer, Leaky, Network, Poisson, Rate, Repeat
 from edgepep.profiling.measure import peak_bytes
 from edgepep.rules.mempepita import Mempepita
@@ -26,7 +27,6 @@ from edgepep.rules.pepita import Pepita
 SIZES = (784, 1000, 10)
 BETA = 0.9
 RATE, MOMENTUM = 0.01, 0.9
-Run = Callable[[], object]
 
 
 class Loop(nn.Module):
@@ -53,7 +53,7 @@ def ours(loop: Loop, code: nn.Module, window: int | str | None = "auto") -> Netw
     return Network([hidden, Layer(copy.deepcopy(loop.fc2), None, Rate())], code, window=window)
 
 
-def forward(steps: int, batch: int) -> str:
+def forward(steps: int, batch: int) -> Case:
     """Inference, with the same frames of spikes, or the same constant current, for both."""
     loop, frames = Loop(steps), (torch.rand(steps, batch, SIZES[0]) < 0.2).float()
     constant = frames[0].clone()
@@ -72,9 +72,7 @@ def forward(steps: int, batch: int) -> str:
         "edgepep, constant current": run(ours(loop, Repeat(steps)), constant),
     }
     torch.testing.assert_close(candidates["edgepep"](), candidates["snnTorch, loop"](), atol=0.02, rtol=0)
-    return table(
-        f"forward, T {steps}, batch {batch}: ms, ratio [10 %, 90 %]", interleaved(candidates, "snnTorch, loop")
-    )
+    return Case(f"forward, T {steps}, batch {batch}", candidates, "snnTorch, loop")
 
 
 def _compiled(network: Network) -> Network:
@@ -90,10 +88,10 @@ def bptt(steps: int, x: Tensor, y: Tensor, poisson: bool) -> Run:
     optimizer = torch.optim.SGD(loop.parameters(), RATE, MOMENTUM)
 
     def step() -> None:
-        optimizer.zero_grad()
         given = spikegen.rate(x, num_steps=steps) if poisson else x
         cross_entropy(loop(given), y).backward()
         optimizer.step()
+        optimizer.zero_grad()  # not before: gradients are the step's memory, and not what is held before it
 
     return step
 
@@ -111,7 +109,7 @@ def batch_of(size: int) -> tuple[Tensor, Tensor]:
     return torch.rand(size, SIZES[0]) * (torch.rand(size, SIZES[0]) < 0.2), torch.randint(SIZES[-1], (size,))
 
 
-def training(steps: int, poisson: bool) -> str:
+def training(steps: int, poisson: bool) -> Case:
     """One step of training."""
     x, y = batch_of(64)
     candidates = {
@@ -121,8 +119,7 @@ def training(steps: int, poisson: bool) -> str:
         "mempepita": rule(Mempepita, steps, x, y, poisson),
     }
     code = "Poisson" if poisson else "constant current"
-    timings = interleaved(candidates, "snnTorch, BPTT", rounds=11)
-    return table(f"training, {code}, T {steps}, batch 64: ms, ratio [10 %, 90 %]", timings)
+    return Case(f"training, {code}, T {steps}, batch 64", candidates, "snnTorch, BPTT", rounds=11)
 
 
 def memory() -> str:
@@ -138,18 +135,19 @@ def memory() -> str:
     return "\n".join(["memory of a step, constant current, batch 64", *rows])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    torch.set_num_threads(parser.parse_args().threads)
-    torch.manual_seed(0)
-    print(memory(), flush=True)
+def cases(quick: bool) -> Iterator[Case | str]:
+    """Memory, inference and training; of --quick one each of the last two, over a few steps of time."""
+    if quick:
+        yield forward(5, 1)
+        yield training(5, poisson=False)
+        return
+    yield memory()
     for batch in (64, 1):
-        print(forward(25, batch), flush=True)
+        yield forward(25, batch)
     for steps in (25, 100):
-        print(training(steps, poisson=False), flush=True)
-    print(training(25, poisson=True), flush=True)
+        yield training(steps, poisson=False)
+    yield training(25, poisson=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["spiking", *sys.argv[1:]]))
