@@ -15,6 +15,7 @@ from edgepep.foreign import is_foreign
 from edgepep.network import Network
 from edgepep.neurons import Frames
 from edgepep.normalisation import NORMS
+from edgepep.products import as_torch_does
 from edgepep.unrolling import OneStep, one_step
 from edgepep.work import has_update
 
@@ -105,7 +106,7 @@ def _checked(module: nn.Module, network: Network, example: Tensor, steps: int | 
     if steps is not None and not spiking:
         raise ConversionError(f"steps is {steps}, but nothing in the module spikes.")
     module, twin = copy.deepcopy(module).eval(), copy.deepcopy(network).eval()
-    with torch.no_grad():
+    with torch.no_grad(), as_torch_does():
         try:
             if loop:
                 want = _looped(module, example.transpose(0, 1) if loop.frames else example)

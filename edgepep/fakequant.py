@@ -17,12 +17,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from edgepep import grids
 from edgepep.grids import kind
+from edgepep.products import multiplied
 
 _SYNAPSES = ("QuantLinear", "QuantConv1d", "QuantConv2d")
 _told: set[str] = set()
@@ -52,7 +52,7 @@ def answer(synapses: nn.Module, x: Tensor) -> Tensor:
     """The answer of synapses by `quick`, without a module's call where nothing listens to it."""
     if type(synapses) is nn.Linear and not synapses._forward_hooks and not synapses._forward_pre_hooks:
         own = synapses._parameters
-        return linear(x, own["weight"], own["bias"])  # type: ignore[arg-type]
+        return multiplied(x, own["weight"], own["bias"])  # type: ignore[arg-type]
     return quick(synapses)(x)
 
 

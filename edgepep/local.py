@@ -11,6 +11,7 @@ from edgepep.convolving import image_gradient, kernel_gradient, padded, together
 from edgepep.errors import EdgepepError
 from edgepep.fakequant import quick, weight_used
 from edgepep.injection import Inject
+from edgepep.products import faster, multiplied, stretches
 
 
 class Product(NamedTuple):
@@ -34,6 +35,8 @@ def accumulate_(buffer: Tensor, gradient: Gradient, beta: Factor = 1.0, alpha: F
     if not isinstance(gradient, Product):
         return (buffer if beta == 1.0 else buffer.mul_(beta)).add_(gradient, alpha=alpha)
     left, right = gradient
+    if faster(left.t(), right.t()) is not None:
+        return _accumulate_by_rows_(buffer, left, right, float(beta), float(alpha))
     if left.shape[0] == 1:  # a rank-one update touches each weight once, without a matrix product's set-up
         return buffer.addr_(left[0], right[0], beta=beta, alpha=alpha)
     return buffer.addmm_(left.t(), right, beta=beta, alpha=alpha)
@@ -49,9 +52,18 @@ def _accumulate_values_(buffer: Tensor, gradient: Gradient, beta: Factor, alpha:
     return buffer.addmm_(left.t(), gradient.right)
 
 
+def _accumulate_by_rows_(buffer: Tensor, left: Tensor, right: Tensor, beta: float, alpha: float) -> Tensor:
+    """The same, some rows at a time: their product is formed, and let go."""
+    scaled = left if alpha == 1.0 else left * alpha
+    for rows in stretches(buffer):
+        part = buffer[rows]
+        (part if beta == 1.0 else part.mul_(beta)).add_(multiplied(scaled[:, rows].t(), right.t()))
+    return buffer
+
+
 def dense_gradient(gradient: Gradient) -> Tensor:
     """Return the gradient as the one tensor that it stands for."""
-    return gradient if isinstance(gradient, Tensor) else gradient.left.t() @ gradient.right
+    return gradient if isinstance(gradient, Tensor) else multiplied(gradient.left.t(), gradient.right.t())
 
 
 @singledispatch
@@ -122,7 +134,7 @@ def _(synapses: nn.Identity, pre: Tensor, delta: Tensor, matrix: Tensor) -> Tens
 
 @input_gradient.register
 def _(synapses: nn.Linear, pre: Tensor, delta: Tensor, matrix: Tensor) -> Tensor:
-    return delta @ matrix
+    return multiplied(delta, matrix.t())
 
 
 @input_gradient.register(nn.Conv1d)
