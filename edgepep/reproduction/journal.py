@@ -66,9 +66,10 @@ class Journal:
             try:
                 yield
             finally:
-                self._give_back([trial for trial in self._trials("RUNNING") if _of(trial) == self.process])
-        with suppress(OSError):
-            os.unlink(alive.lock_file)
+                with self._alone:
+                    self._give_back([trial for trial in self._trials("RUNNING") if _of(trial) == self.process])
+                with suppress(OSError):  # gone with the folder
+                    os.unlink(alive.lock_file)
 
     def begin(self, total: int) -> Trial | None:
         """A new trial, unless as many are finished or under way; those of processes that have ended come first."""
@@ -118,9 +119,11 @@ class Journal:
             return True
         if process is None:
             return False
+        lock = self.store.lock_file(f"process-{process}")
         try:
-            with self.store.lock_file(f"process-{process}").acquire(timeout=0):
-                return False
+            with lock.acquire(timeout=0), suppress(OSError):
+                os.unlink(lock.lock_file)
+            return False
         except Timeout:
             return True
 

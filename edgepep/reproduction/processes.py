@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -22,7 +23,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_serve, args=(theirs, where), daemon=True)
-        self.process.start()
+        with _without_interrupts():
+            self.process.start()
         theirs.close()
         self.plan: Plan | None = None
 
@@ -48,6 +50,19 @@ class _Worker:
         self.connection.close()
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Context in which Ctrl-C waits; a process that is started in it never hears one, not even as it imports torch."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def at_once(plans: Iterable[Plan], where: Where, jobs: int) -> Iterator[Said]:
     """Do runs in so many processes; each is asked for when one is free. Leaving the iterator stops them."""
     waiting = Waiting(plans)
@@ -59,9 +74,10 @@ def at_once(plans: Iterable[Plan], where: Where, jobs: int) -> Iterator[Said]:
                 if free is None:
                     workers.append(free := _Worker(where))
                 free.give(plan)
-            heard = wait([worker.connection for worker in workers if worker.plan])
-            if not heard:
+            busy = [worker.connection for worker in workers if worker.plan]
+            if not busy:
                 return
+            heard = wait(busy)
             for worker in [worker for worker in workers if worker.connection in heard]:
                 said = worker.hear()
                 if said is None:
