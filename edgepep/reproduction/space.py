@@ -132,12 +132,9 @@ def dimension(word: str) -> Dimension:
         return Dimension(key, f"{key}={given}", {}, *_ends(key, given, "~", float))
     if len(parts) == 1 and ".." in given:
         return Dimension(key, f"{key}={given}", {}, *_ends(key, given, "..", int), whole=True)
-    choices: dict[str, Any] = {}
-    for part in parts:
-        for value in grid.values(key, part):
-            choices[part if ".." not in part else str(value)] = value
-    grid.check_different(key, list(choices.values()))
-    return Dimension(key, f"{key}={given}", choices)
+    choices = [(part if ".." not in part else str(value), value) for part in parts for value in grid.values(key, part)]
+    grid.check_different(key, [value for _, value in choices])
+    return Dimension(key, f"{key}={given}", dict(choices))
 
 
 def _ends(key: str, given: str, between: str, number: type[int] | type[float]) -> tuple[float, float]:
