@@ -84,7 +84,7 @@ def test_a_search_goes_on_to_so_many_trials(run, tmp_path):  # noqa: F811
     assert code == 0
     assert out.count("begins") == 24
     table = best(out)
-    assert table[0].split("\t") == ["trial", "training.learning_rate", "rule", "held-out accuracy, %", "n"]
+    assert table[0].split("\t") == ["trial", "learning_rate", "rule", "held-out accuracy, %", "n"]
     assert len(table) == 13
     with open("out.csv") as file:
         rows = list(csv.DictReader(file))

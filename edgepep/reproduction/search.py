@@ -126,7 +126,8 @@ class Search:
         self._count()
         best = max(self.journal.finished(), key=_score)
         beside = "the best so far" if best.number == trial.trial.number else f"best: {best.score:.2f} %"
-        words = "  ".join(f"{key}={word}" for key, word in said_of(self.space, trial.trial).items())
+        drawn = zip(short(self.space), said_of(self.space, trial.trial).values(), strict=True)
+        words = "  ".join(f"{name}={word}" for name, word in drawn)
         self.log.line(f"trial {trial.trial.number}: {found:.2f} % held-out, {beside}  {words}")
 
 
@@ -146,6 +147,12 @@ def score(plans: list[Plan], results: list[Any]) -> float:
 def said_of(space: Space, trial: Trial) -> dict[str, str]:
     """What was drawn, as words on the command line."""
     return {one.key: one.said(trial.drawn[one.key]) for one in space.dimensions}
+
+
+def short(space: Space) -> list[str]:
+    """Names of what is searched: the last part of the key where no other key ends like it."""
+    ends = [one.key.rpartition(".")[2] for one in space.dimensions]
+    return [end if ends.count(end) == 1 else one.key for one, end in zip(space.dimensions, ends, strict=True)]
 
 
 def _score(trial: Trial) -> tuple[float, int]:
@@ -174,7 +181,7 @@ def summary(space: Space, trials: list[Trial], stored: Stored, total: int, given
         words = said_of(space, trial).values()
         lines.append([str(trial.number), *words, spread(known), str(len(known)), str(len(results) - len(known))])
     cut = -1 if all(line[-1] == "0" for line in lines) else None
-    head = ["trial", *(one.key for one in space.dimensions), "held-out accuracy, %", "n", "diverged"]
+    head = ["trial", *short(space), "held-out accuracy, %", "n", "diverged"]
     table(head[:cut], [line[:cut] for line in lines])
     print(f"the best, trained on all data and then judged once by the test set:\n{command(space, best[0], given)}")
 
