@@ -60,6 +60,8 @@ def test_dimensions():
         (["rule"], "no axis"),
         (["rule=pepita,dfa", "seed=0.5"], "seed is 0.5"),
         (["rule=pepita,dfa", "dataset=digits,mnist"], "one value of it"),
+        (["rule=forward_forward", "training.learning_rate=0.1~1"], r"changes nothing.*\[rules.forward_forward\]"),
+        (["rule=usf,dfa", "rules.pepita.feedback_scale=0.1~1"], "changes nothing"),
         ([], "nothing to search"),
     ],
 )
@@ -72,6 +74,9 @@ def test_a_search_does_not_choose_by_the_test_set(run):  # noqa: F811
     for recipe in (load("digits-fc"), load("digits-fc").but(rules={"dfa": {"training": {"held_out": 300}}})):
         with pytest.raises(EdgepepError, match=r"must not choose by the test set.*--set training.held_out=N"):
             space(recipe, ["rule=dfa,pepita"], "")
+    two = load("digits-fc").but(training={"held_out": 300}, rules={"dfa": {"training": {"held_out": 200}}})
+    with pytest.raises(EdgepepError, match="dfa holds out 200 samples, pepita 300"):
+        space(two, ["rule=pepita,dfa"], "")
     refused(run("sweep", "digits-fc", "--search", "3", "--set", "rule=pepita,dfa"), "must not choose by the test set")
     refused(run(*SEARCH, "--search", "3", "--slurm"), "--slurm does a grid")
     refused(run(*SEARCH, "--search", "0"), "--search is 0")
@@ -113,6 +118,17 @@ def test_a_search_goes_on_to_so_many_trials(run, tmp_path):  # noqa: F811
     out = run(*words, "--search", "12", "--results", "parts")[1]
     assert "begins" not in out  # trials are drawn again, and their runs are there
     assert best(out) == table
+
+
+def test_what_a_grid_has_stored_is_not_done_again(run):  # noqa: F811
+    grid = ("sweep", "digits-fc", "--set", "training.held_out=300", "--set", "training.epochs=1", "--jobs", "1")
+    assert run(*grid, "--set", "rule=pepita,dfa,usf")[1].count("begins") == 3
+    words = ("--set", "rule=usf,pepita,dfa", "--set", "training.epochs=1", "--set", "training.held_out=300")
+    code, out, _ = run("sweep", "digits-fc", *words, "--search", "8", "--jobs", "1")
+    assert code == 0
+    assert "begins" not in out
+    other = ("--set", "training.held_out=300", "--set", "rule=usf,pepita,dfa", "--set", "training.epochs=1")
+    assert "8 of 8 trials" in run("sweep", "digits-fc", *other, "--search", "8", "--list")[1]
 
 
 def test_listing_makes_nothing(run, tmp_path):  # noqa: F811

@@ -21,6 +21,7 @@ from edgepep.terminal import table
 
 if TYPE_CHECKING:
     from edgepep.reproduction.space import Space
+    from edgepep.reproduction.store import Result
     from edgepep.reproduction.table import Stored
 
 SHOWN = 10
@@ -54,6 +55,7 @@ class Search:
     def __init__(self, journal: Journal, where: Where, total: int) -> None:
         self.journal, self.where, self.total = journal, where, total
         self.space = journal.space
+        self.stored = where.store.read()  # also what a grid has stored there, under other names
         self.open: list[_Open] = []
         self.failed: list[str] = []
         self.log = Log(total * len(self.space.seeds), where.store.folder)
@@ -88,7 +90,7 @@ class Search:
         while begun := self.journal.begin(self.total):
             trial = _Open(begun, self.space.plans(begun.drawn))
             self.open.append(trial)
-            missing = [plan for plan in trial.plans if not self.where.store.holds(plan)]
+            missing = [plan for plan in trial.plans if not self._find(plan)]
             trial.waiting = {plan.identity for plan in missing}
             self._count()
             self._close(trial)
@@ -101,6 +103,9 @@ class Search:
             trial.waiting.remove(said.plan.identity)
             trial.error = trial.error or said.error * (said.what == "failed")
             self._close(trial)
+
+    def _find(self, plan: Plan) -> Result | None:
+        return self.stored.get(plan.identity) or self.where.store.find(plan)
 
     def _count(self) -> None:
         """Runs that are done: of finished trials, whoever did them, and of those that are under way here."""
@@ -121,7 +126,7 @@ class Search:
                 raise RunError(f"{_GIVE_UP} trials in a row failed; the last: {trial.error}")
             return
         self.failed = []
-        found = score(trial.plans, [self.where.store.find(plan) for plan in trial.plans])
+        found = score(trial.plans, [self._find(plan) for plan in trial.plans])
         self.journal.finish(trial.trial, found)
         self._count()
         best = max(self.journal.finished(), key=_score)

@@ -67,6 +67,7 @@ class Space(NamedTuple):
         """
         point = {key: grid.values(key, word)[0] for key, word in self.fixed.items()}
         point |= {one.key: one.value(drawn[one.key]) for one in self.dimensions}
+        point = {key: point[key] for key in sorted(point)}  # so that files are named alike, however it was given
         return [grid.plan(self.recipe, point | {"seed": seed}, self.command) for seed in self.seeds]
 
     @property
@@ -109,14 +110,35 @@ def space(recipe: Recipe, words: Sequence[str], command: str) -> Space:
     tried = [plan for point in list(found.points())[:1] or [{}] for plan in found.plans(point)]
     alone = found._replace(seeds=seeds[:1])
     for plan in [*tried, *(plan for point in found.points() for plan in alone.plans(point))]:
+        if plan.held_out and plan.held_out != tried[0].held_out:
+            raise EdgepepError(
+                f"{plan.rule} holds out {plan.held_out} samples, {tried[0].rule} {tried[0].held_out}; a search takes "
+                "one number, to judge all trials by the same ones."
+            )
         if not plan.held_out:
             raise EdgepepError(
                 f"a search must not choose by the test set, and {plan.label} holds no training samples out to choose "
                 "by: give --set training.held_out=N, or held_out = N in the recipe's [training]."
             )
+    _check_each_counts(alone)
     if not dimensions:
         raise EdgepepError("there is nothing to search; give a range or choices, such as --set rule=pepita,dfa.")
     return found
+
+
+def _check_each_counts(found: Space) -> None:
+    """Raise EdgepepError if one of the dimensions changes nothing under any rule: rules may have own values."""
+    first = next(found.points(), {})
+    rules = next((one.ends() for one in found.dimensions if one.key == "rule"), [None])
+    for one in (one for one in found.dimensions if one.key != "rule"):
+        ends = (one.ends()[0], one.ends()[-1])
+        for rule in rules:
+            low, high = (found.plans(first | {"rule": rule, one.key: end})[0].identity for end in ends)
+            if low != high:
+                break
+        else:
+            rule = found.plans(first)[0].rule
+            raise EdgepepError(f"{one.key} changes nothing; perhaps the recipe's [rules.{rule}] has its own value.")
 
 
 def dimension(word: str) -> Dimension:
