@@ -8,11 +8,12 @@ from typing import Annotated, Optional
 
 import typer
 
-from edgepep.errors import EdgepepError, Stopped
+from edgepep.errors import EdgepepError
 from edgepep.export_command import export
 from edgepep.reproduction.command import reproduce, results
 from edgepep.reproduction.sweep import sweep
 from edgepep.train_command import train
+from edgepep.voice import one_voice, said
 
 app = typer.Typer(
     name="edgepep",
@@ -138,15 +139,17 @@ def main() -> None:
     """Run the command line; what the user can mend is one line and exit code 2.
 
     Training that a signal has stopped, its state kept, is one line and 128 + the signal's number: 143 for SIGTERM, 130
-    for Ctrl-C, 138 for SIGUSR1 on Linux. Anything else that Ctrl-C stops is 130 too.
+    for Ctrl-C, 138 for SIGUSR1 on Linux. Anything else that Ctrl-C stops is 130 too. Of several processes, one prints.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
-        app()
+        with one_voice() as alone:
+            code = app(standalone_mode=alone)
+        raise SystemExit(code)
     except EdgepepError as error:
-        print(f"edgepep: {error}" if isinstance(error, Stopped) else f"edgepep: error: {error}", file=sys.stderr)
+        print(said(error), file=sys.stderr)
         raise SystemExit(error.code) from None
     except KeyboardInterrupt:
         print("edgepep: stopped.", file=sys.stderr)

@@ -32,6 +32,10 @@ class RunError(EdgepepError):
     """A run directory that cannot be used as asked."""
 
 
+class Lost(RunError):
+    """One of several processes hears another no more: that one has failed, or was killed."""
+
+
 class StateError(EdgepepError):
     """A learned state that is damaged, of another version, or of another network."""
 

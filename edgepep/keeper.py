@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgepep import checkpoint, divergence, durable, rundir, states
+from edgepep.epoch import Epoch
 from edgepep.errors import DivergenceError, RunError, Stopped
-from edgepep.loop import Epoch, Loop
+from edgepep.loop import Loop
 from edgepep.models import Recipe
 from edgepep.rule import one_of, within
 
@@ -81,7 +82,7 @@ class Keeper:
             while self.loop.epoch <= self.loop.epochs:
                 try:
                     for epoch in self.loop.run():
-                        checkpoint.note(self.folder, epoch._asdict())
+                        checkpoint.note(self.folder, epoch.table())
                         checkpoint.save_weights(self.folder, self.loop.rule)
                         yield epoch
                 except DivergenceError as error:
@@ -98,7 +99,7 @@ class Keeper:
         state, path = self._load()
         self.halvings = state["halvings"]
         self._saved = self.loop.done
-        checkpoint.rewrite_metrics(self.folder, [epoch._asdict() for epoch in self.loop.history])
+        checkpoint.rewrite_metrics(self.folder, [epoch.table() for epoch in self.loop.history])
         self._wait()
         self._tell(f"going on from {path.name}: epoch {self.loop.epoch}, {self.loop.step} of {self.loop.steps} steps")
 
@@ -166,7 +167,7 @@ class Keeper:
             given_up = f" Given up after {self.halvings} halvings." if halving else ""
             raise DivergenceError(f"{what} {cause}{given_up} The last good state, {path.name}, is kept.") from error
         self.loop.load_state_dict(state["loop"])
-        checkpoint.rewrite_metrics(self.folder, [epoch._asdict() for epoch in self.loop.history])
+        checkpoint.rewrite_metrics(self.folder, [epoch.table() for epoch in self.loop.history])
         self.halvings += 1
         rates = self._slow(0.5 ** (self.halvings - state["halvings"]))
         self._saved = self.loop.done
@@ -186,7 +187,7 @@ class Keeper:
 
     def _finish(self) -> None:
         """Write what is left of the run, and let go of its states."""
-        checkpoint.rewrite_metrics(self.folder, [epoch._asdict() for epoch in self.loop.history])
+        checkpoint.rewrite_metrics(self.folder, [epoch.table() for epoch in self.loop.history])
         checkpoint.save_weights(self.folder, self.loop.rule)
         checkpoint.finish(self.folder)
         for path in states.found(self.folder):

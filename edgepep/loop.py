@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,32 +15,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from edgepep import plain, randomness
 from edgepep.datasets import Data
 from edgepep.divergence import LOOK_EVERY, diverged, first_not_finite
+from edgepep.epoch import Epoch, Progress
 from edgepep.errors import RunError
 from edgepep.evaluation import evaluate
 from edgepep.rule import Outcome, Rule
 
 BeforeStep = Callable[[Rule, Tensor, Tensor, Tensor], None]
 _OWN = ("epoch", "step", "seen")
-
-
-class Progress(NamedTuple):
-    """How training stands in the middle of an epoch."""
-
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    accuracy: float
-
-
-class Epoch(NamedTuple):
-    """What one epoch gave: mean training loss, accuracies in percent, seconds of training."""
-
-    epoch: int
-    loss: float
-    train_accuracy: float
-    test_accuracy: float
-    seconds: float
 
 
 class Loop:
@@ -59,6 +40,7 @@ class Loop:
         seed: of the order of the samples.
         scheduler: stepped after each epoch.
         test: evaluated after each epoch; never used to choose anything.
+        held_out: samples taken from the training set, evaluated after each epoch in place of a test set.
         watch: called every few steps.
         before_step: called with (rule, x, target, samples) before every step.
 
@@ -75,10 +57,12 @@ class Loop:
         seed: int = 0,
         scheduler: LRScheduler | None = None,
         test: Data | None = None,
+        held_out: Data | None = None,
         watch: Callable[[Progress], None] | None = None,
         before_step: BeforeStep | None = None,
     ) -> None:
-        self.rule, self.data, self.optimizer, self.scheduler, self.test = rule, data, optimizer, scheduler, test
+        self.rule, self.data, self.optimizer, self.scheduler = rule, data, optimizer, scheduler
+        self.test, self.held_out = test, held_out
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.watch, self.before_step = watch, before_step
         self.learn: Callable[[Tensor, Tensor, Tensor], Outcome] = rule
@@ -102,12 +86,16 @@ class Loop:
         """
         while self.epoch <= self.epochs:
             loss, train_accuracy = self._rest_of_epoch()
-            accuracy = evaluate(self.rule, self.test, between=self.between) if self.test else math.nan
+            test, held_out = self._accuracy(self.test), self._accuracy(self.held_out)
             if self.scheduler is not None:
                 self.scheduler.step()
-            self.history.append(Epoch(self.epoch, loss, train_accuracy, accuracy, self.seconds))
+            test = math.nan if test is None else test
+            self.history.append(Epoch(self.epoch, loss, train_accuracy, test, self.seconds, held_out))
             self._begin(self.epoch + 1)
             yield self.history[-1]
+
+    def _accuracy(self, data: Data | None) -> float | None:
+        return evaluate(self.rule, data, between=self.between) if data else None
 
     def look(self) -> tuple[float, float]:
         """Mean loss and accuracy in percent so far in this epoch, which waits for the device.
@@ -142,7 +130,7 @@ class Loop:
             **{name: getattr(self, name) for name in _OWN},
             "seconds": self.seconds,
             "total": self.total,
-            "history": [list(epoch) for epoch in self.history],
+            "history": [epoch.row() for epoch in self.history],
             "rule": dict(self.rule.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),

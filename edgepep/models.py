@@ -55,7 +55,7 @@ class Recipe(Table):
         """
         table = self.table()
         others = set(changes) - {"name", "description", "source", "rule", "training", "rules"}
-        if others or changes.get("training", {}).get("without"):
+        if others or any(changes.get("training", {}).get(key) for key in ("without", "held_out")):
             table = _without_reported(table)  # the figures are of another network, or other data
         return from_table(_merged(table, changes), self.name)
 

@@ -170,7 +170,7 @@ def follow(loop: Loop, group: Group, step: Parallel) -> None:
         Stopped: when the first process stops.
 
     """
-    loop.test = loop.watch = None
+    loop.test = loop.held_out = loop.watch = None
     begin_together(loop, group)
 
     def obey(outcome: Outcome) -> None:

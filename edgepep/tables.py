@@ -74,6 +74,13 @@ class TrainingTable(Table):
     """Factors of the learning rate, by the pattern of layers' names."""
     without: list[Annotated[int, Field(ge=0)]] | None = None
     """Classes that training does not show; a device may be taught them later."""
+    held_out: Annotated[int, Field(ge=0, le=MOST)] | None = None
+    """Samples of the training set that are not trained on, and judge the run in place of the test set; 0 for none."""
+
+    @field_validator("held_out")
+    @classmethod
+    def _none(cls, samples: int | None) -> int | None:
+        return samples or None  # the same recipe, and the same run, as one that does not speak of it
 
 
 class HeadTable(Table):

@@ -62,7 +62,7 @@ class Report:
         """Print an epoch's line."""
         line = (
             f"epoch {done.epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {done.loss:.4f}  "
-            f"train {done.train_accuracy:.2f} %  test {done.test_accuracy:.2f} %  {done.seconds:.1f} s"
+            f"train {done.train_accuracy:.2f} %  {done.judged_on} {done.accuracy:.2f} %  {done.seconds:.1f} s"
         )
         self.say(line)
 

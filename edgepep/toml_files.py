@@ -35,6 +35,27 @@ def read(path: Path) -> dict[str, Any]:
     return table
 
 
+def nested(settings: dict[str, Any]) -> dict[str, Any]:
+    """Tables within tables from values by their place, such as {"training.epochs": 5}.
+
+    Raises:
+        EdgepepError: if one place is a value and holds another.
+
+    """
+    tables: dict[str, Any] = {}
+    for key, value in settings.items():
+        *path, last = key.split(".")
+        table = tables
+        for part in path:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                break
+        if not isinstance(table, dict) or last in table:
+            raise EdgepepError(f"{key} is set twice, by itself and by a table that holds it.")
+        table[last] = value
+    return tables
+
+
 def value_of(word: str) -> Any:
     """Value that a word on the command line stands for: a TOML number, boolean, list or table, else the word itself."""
     try:

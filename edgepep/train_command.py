@@ -36,6 +36,11 @@ def train(
     freeze: Annotated[Optional[list[str]], typer.Option(help="Names of layers that rest, such as 0 or '[01]'.")] = None,  # noqa: UP045
     head: Annotated[Optional[str], typer.Option(help="Another rule for the last layers: NAME, or NAME:LAYERS.")] = None,  # noqa: UP045
     without: Annotated[Optional[list[int]], typer.Option(help="A class that training does not show.")] = None,  # noqa: UP045
+    set: Annotated[Optional[list[str]], typer.Option("--set", help="Any setting: training.learning_rate=0.05.")] = None,  # noqa: UP045
+    held_out: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Judge by so many training samples, not trained on, instead of the test set; 0 for none."),
+    ] = None,
     diagnose: Annotated[int, typer.Option(help="Measure the rule's credit every so many steps; 0 for never.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run that there must be.")] = False,
     save_every: Annotated[float, typer.Option(help="Seconds between two states that a run can go on from.")] = 30.0,
@@ -48,18 +53,22 @@ def train(
     from edgepep.terminal import Report
 
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
-    chosen = _changed(models.load(recipe), dataset, bits, freeze, head)
-    chosen = chosen.but(training={"without": without}) if without else chosen
+    chosen = _set(_changed(models.load(recipe), dataset, bits, freeze, head), set or [])
+    training_of = {"without": without or None, "held_out": held_out}
+    given = {key: value for key, value in training_of.items() if value is not None}
+    chosen = chosen.but(training=given) if given else chosen
     watcher = _diagnostics(diagnose)
     rule = rule or chosen.rule
-    total = epochs if epochs is not None else chosen.settings(rule).epochs
+    settings = chosen.settings(rule)
+    total = epochs if epochs is not None else settings.epochs
     with joined(device) as group, Report(total, silent=bool(group and group.rank)) as report, signals.noted() as stop:
         shared = f" · {group.size} processes" if group else ""
         if out is None:
             usual = Path("runs") / f"{chosen.name}-{rule}-seed{seed}"
             asked = checkpoint.asked_for(chosen, rule, seed, total, device, PARTS if group else 1)
             out = checkpoint.unfinished(usual, asked) if resume else checkpoint.free(usual)
-        what = f"rule {rule} · data {chosen.dataset} · {total} epochs · seed {seed}{shared}"
+        kept = f", {settings.held_out} held out" if settings.held_out else ""
+        what = f"rule {rule} · data {chosen.dataset}{kept} · {total} epochs · seed {seed}{shared}"
         report.say(f"{chosen.name} · {what} · {out}")
         policy = training.Policy(save_every, save_steps, on_divergence, resume or None, stop, report.say)
         for epoch in training.train(
@@ -100,9 +109,26 @@ def _changed(
     return recipe.but(head=head_of(head)) if head else recipe
 
 
+def _set(recipe: Recipe, words: list[str]) -> Recipe:
+    """A recipe with settings changed by words such as training.learning_rate=0.05."""
+    from edgepep.toml_files import nested, value_of
+
+    values = {}
+    for word in words:
+        key, equals, value = (part.strip() for part in word.partition("="))
+        if not equals or not key or not value:
+            raise EdgepepError(f"--set {word}: write key=value, such as training.learning_rate=0.05.")
+        if key in ("rule", "seed"):
+            raise EdgepepError(f"--set {word}: {key} is no setting of a recipe; write --{key} {value}.")
+        if key in values:
+            raise EdgepepError(f"--set {word}: {key} is set twice.")
+        values[key] = value_of(value)
+    return recipe.but(**nested(values)) if values else recipe
+
+
 def _say_published(recipe: Recipe, rule: str) -> None:
     published = recipe.reported(rule)
-    if published:
+    if published and not recipe.settings(rule).held_out:
         spread = f" ± {published.std}" if published.std is not None else ""
         epochs = recipe.settings(rule).epochs
         print(f"published after {epochs} epochs: {published.accuracy}{spread} % ({published.place})")

@@ -11,11 +11,12 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 from edgepep import checkpoint, datasets, rundir
 from edgepep.build import rule_class
 from edgepep.datasets import Data
+from edgepep.epoch import Epoch, Progress
 from edgepep.errors import EdgepepError
 from edgepep.evaluation import evaluate
 from edgepep.group import PARTS, Group
 from edgepep.keeper import AS_USUAL, Keeper, Policy
-from edgepep.loop import BeforeStep, Epoch, Loop, Progress
+from edgepep.loop import BeforeStep, Loop
 from edgepep.models import Recipe
 from edgepep.parallel import Parallel, begin_together, follow
 from edgepep.rule import Rule
@@ -35,6 +36,7 @@ def fit(
     seed: int = 0,
     scheduler: LRScheduler | None = None,
     test: Data | None = None,
+    held_out: Data | None = None,
     watch: Callable[[Progress], None] | None = None,
     before_step: BeforeStep | None = None,
 ) -> Iterator[Epoch]:
@@ -49,6 +51,7 @@ def fit(
         seed: of the order of the samples.
         scheduler: stepped after each epoch.
         test: evaluated after each epoch; never used to choose anything.
+        held_out: evaluated after each epoch in place of a test set, such as the second part of `data.split(200)`.
         watch: called every few steps.
         before_step: called with (rule, x, target, samples) before every step, such as an edgepep.Diagnostics.
 
@@ -65,6 +68,7 @@ def fit(
         seed=seed,
         scheduler=scheduler,
         test=test,
+        held_out=held_out,
         watch=watch,
         before_step=before_step,
     ).run()
@@ -101,7 +105,8 @@ def train(
     were finished before are in its metrics.jsonl and are not yielded again.
 
     Args:
-        recipe: from `edgepep.load`.
+        recipe: from `edgepep.load`. Where it holds out training samples, epochs are judged by those, and the test set
+            is not read.
         rule: a rule's name; else the recipe's own.
         epochs: else the recipe's.
         seed: of weights, feedback, dropout and the order of the samples.
@@ -118,7 +123,8 @@ def train(
 
     """
     rule = rule or recipe.rule
-    epochs = recipe.settings(rule).epochs if epochs is None else epochs
+    settings = recipe.settings(rule)
+    epochs = settings.epochs if epochs is None else epochs
     if epochs < 1:
         raise EdgepepError(f"epochs is {epochs}; it must be at least 1.")
     rule_class(rule)  # a name that is wrong is said before data are loaded
@@ -133,18 +139,22 @@ def train(
         rundir.check(path, asked, policy.resume)
     elif policy.on_divergence != "stop":
         raise EdgepepError(f"on_divergence is {policy.on_divergence!r}, which needs a run directory to reload from.")
-    data, test = (datasets.load(recipe.dataset, part, data_dir).to(device) for part in (True, False))
-    data = data.without(recipe.settings(rule).without or ())
+    data, held_out = datasets.load(recipe.dataset, True, data_dir).to(device), None
+    test = None if settings.held_out else datasets.load(recipe.dataset, False, data_dir).to(device)
+    if settings.held_out:
+        data, held_out = data.split(settings.held_out)
+    data = data.without(settings.without or ())
     made, optimizer, scheduler = prepare(recipe, rule, seed, data, device)
     loop = Loop(
         made,
         data,
         optimizer,
         epochs=epochs,
-        batch_size=recipe.settings(rule).batch_size,
+        batch_size=settings.batch_size,
         seed=seed,
         scheduler=scheduler,
         test=test,
+        held_out=held_out,
         watch=watch,
         before_step=before_step,
     )

@@ -13,6 +13,8 @@ from torch import Tensor
 from edgepep import noise, plugins
 from edgepep.errors import DataError
 
+_HELD_OUT = 20_220  # seed of which samples are held out; never to be changed
+
 
 @dataclass(frozen=True)
 class Data:
@@ -54,6 +56,34 @@ class Data:
         if not kept.any():
             raise DataError(f"without classes {left_out} nothing of {self.name} is left.")
         return replace(self, inputs=self.inputs[kept], labels=self.labels[kept])
+
+    def split(self, held_out: int) -> tuple["Data", "Data"]:
+        """Return what is left, and samples that are held out: always the same ones, whatever the seed of a run.
+
+        Equally many are taken of every class, until a class has but one sample left; those of a smaller number are
+        among those of a larger. Which ones is a permutation of a fixed seed, the same on every device and machine.
+
+        Raises:
+            DataError: if so many cannot be held out.
+
+        """
+        if not self.classes <= held_out < len(self):
+            raise DataError(
+                f"held_out is {held_out}; of {self.name}, {len(self)} samples of {self.classes} classes, it can be "
+                f"{self.classes} to {len(self) - 1}, or 0."
+            )
+        labels = self.labels.cpu()
+        order = noise.bits((len(self),), noise.key(_HELD_OUT)).argsort(stable=True)
+        turn = torch.empty_like(labels)
+        for label in range(self.classes):
+            own = order[labels[order] == label]
+            turn[own] = torch.arange(len(own))
+            turn[own[-1:]] = len(self)
+        taken = torch.zeros(len(self), dtype=torch.bool)
+        taken[order[turn[order].argsort(stable=True)[:held_out]]] = True
+        taken = taken.to(self.labels.device)
+        left, held = (replace(self, inputs=self.inputs[part], labels=self.labels[part]) for part in (~taken, taken))
+        return left, held
 
     def shuffled(
         self, batch_size: int, seed: int, epoch: int, start: int = 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -12,6 +14,7 @@ from edgepep.errors import EdgepepError, RunError, Stopped
 
 if TYPE_CHECKING:
     from edgepep.reproduction.identity import Plan
+    from edgepep.reproduction.progress import Log
     from edgepep.reproduction.runner import Where
     from edgepep.reproduction.sets import RunSet
     from edgepep.reproduction.store import Store
@@ -91,26 +94,35 @@ def cores() -> int:
 
 def do(missing: list[Plan], where: Where, jobs: int, slurm: bool = False) -> list[str]:
     """Do runs, with a line for what happens; return those that failed, and why."""
-    from edgepep import signals, training
+    from edgepep import training
     from edgepep.reproduction import runner
     from edgepep.reproduction.progress import Log
 
     log = Log(len(missing), where.store.folder)
+    with kept(log):
+        if slurm:
+            from edgepep.reproduction import cluster
+
+            heard = cluster.submitted(missing, where, jobs)
+        else:
+            training.check_device(where.device)
+            heard = runner.run(missing, where, jobs)
+        for said in heard:
+            log.hear(said)
+    return log.failed
+
+
+@contextmanager
+def kept(log: Log) -> Iterator[None]:
+    """Context in which SIGTERM ends the program in order, and whatever ends it has it said what is kept."""
+    from edgepep import signals
+
     try:
         with signals.ending():
-            if slurm:
-                from edgepep.reproduction import cluster
-
-                heard = cluster.submitted(missing, where, jobs)
-            else:
-                training.check_device(where.device)
-                heard = runner.run(missing, where, jobs)
-            for said in heard:
-                log.hear(said)
+            yield
     except (KeyboardInterrupt, Stopped, SystemExit):
         log.stopped()
         raise
-    return log.failed
 
 
 def _show(chosen: RunSet, stored: Stored, plot: Path | None) -> None:

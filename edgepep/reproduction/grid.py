@@ -11,7 +11,7 @@ from edgepep.build import rule_class
 from edgepep.errors import EdgepepError
 from edgepep.models import Recipe
 from edgepep.reproduction.identity import Identity, Plan, setting
-from edgepep.toml_files import value_of
+from edgepep.toml_files import nested, value_of
 
 MOST = 100_000
 """Runs in a grid."""
@@ -28,18 +28,40 @@ def axis(word: str) -> Axis:
         EdgepepError: if it is neither, or a value stands there twice.
 
     """
-    key, equals, given = word.partition("=")
-    key = key.strip()
-    if not equals or not key or not given.strip():
+    key, given = key_and_values(word)
+    found = [value for part in parts(given) for value in values(key, part)]
+    check_different(key, found)
+    return key, found
+
+
+def key_and_values(word: str) -> tuple[str, str]:
+    """What stands on both sides of "=".
+
+    Raises:
+        EdgepepError: if nothing stands there.
+
+    """
+    key, equals, given = (part.strip() for part in word.partition("="))
+    if not equals or not key or not given:
         raise EdgepepError(f"{word!r} is no axis of a grid; write key=value,value or key=0..9.")
-    values = [value for part in _parts(given) for value in _values(key, part)]
-    for value in values:
-        if values.count(value) > 1:
+    return key, given
+
+
+def check_different(key: str, found: Sequence[Any]) -> None:
+    """Raise EdgepepError if a value stands there twice."""
+    for value in found:
+        if found.count(value) > 1:
             raise EdgepepError(f"{key}: {value!r} stands there twice.")
-    return key, values
 
 
-def _parts(given: str) -> Iterator[str]:
+def check_once(keys: Sequence[str]) -> None:
+    """Raise EdgepepError if an axis stands there twice."""
+    for key in keys:
+        if keys.count(key) > 1:
+            raise EdgepepError(f"{key} is set twice; give all its values at once: {key}=value,value.")
+
+
+def parts(given: str) -> Iterator[str]:
     """What commas separate, but not those within brackets."""
     depth, part = 0, ""
     for character in given:
@@ -52,9 +74,17 @@ def _parts(given: str) -> Iterator[str]:
     yield part.strip()
 
 
-def _values(key: str, part: str) -> list[Any]:
+def values(key: str, part: str) -> list[Any]:
+    """What one part between commas stands for: a value, or every whole number of a range.
+
+    Raises:
+        EdgepepError: if it is a range that cannot be, or one that only a search can take.
+
+    """
     first, dots, last = part.partition("..")
     if not dots:
+        if "~" in part and all(isinstance(value_of(end), (int, float)) for end in part.split("~")):
+            raise EdgepepError(f"{key}: {part!r} is a range to search (--search); a list takes values: {key}=0.1,0.2.")
         return [value_of(part)]
     try:
         low, high = int(first), int(last)
@@ -73,35 +103,34 @@ def plans(recipe: Recipe, axes: Sequence[Axis], command: str) -> list[Plan]:
 
     """
     keys = [key for key, _ in axes]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise EdgepepError(f"{key} is set twice; give all its values at once: {key}=value,value.")
+    check_once(keys)
     count = 1
-    for _, values in axes:
-        count *= len(values)
+    for _, found in axes:
+        count *= len(found)
     if count > MOST:
         raise EdgepepError(f"the grid has {count} runs; it may have {MOST}.")
-    found: dict[Identity, Plan] = {}
-    for point in itertools.product(*(values for _, values in axes)):
-        plan = _plan(recipe, dict(zip(keys, point, strict=True)), command)
-        found.setdefault(plan.identity, plan)
-    return list(found.values())
+    runs: dict[Identity, Plan] = {}
+    for point in itertools.product(*(found for _, found in axes)):
+        run = plan(recipe, dict(zip(keys, point, strict=True)), command)
+        runs.setdefault(run.identity, run)
+    return list(runs.values())
 
 
-def _plan(recipe: Recipe, point: dict[str, Any], command: str) -> Plan:
+def plan(recipe: Recipe, point: dict[str, Any], command: str) -> Plan:
+    """One run, with the rule, the seed and the settings that a point of the grid has.
+
+    Raises:
+        EdgepepError: if there can be no such run.
+
+    """
+    point = dict(point)
     rule, seed = point.pop("rule", recipe.rule), point.pop("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise EdgepepError(f"seed is {seed!r}; it must be a whole number.")
     if not isinstance(rule, str):
         raise EdgepepError(f"rule is {rule!r}; it must be a name.")
     plugins.check("rule", rule, plugins.in_package(rules)) if ":" not in rule else rule_class(rule)
-    changes: dict[str, Any] = {}
-    for key, value in point.items():
-        *path, last = key.split(".")
-        table = changes
-        for part in path:
-            table = table.setdefault(part, {})
-        table[last] = value
+    changes = nested(point)
     chosen = recipe.but(**changes) if changes else recipe
     epochs = chosen.settings(rule).epochs
     return Plan(chosen, changes, rule, seed, epochs, Identity(setting(chosen, rule, epochs), seed), command)

@@ -35,6 +35,11 @@ class Plan(NamedTuple):
     """That asks for it, as it is stored beside the result."""
 
     @property
+    def held_out(self) -> int:
+        """Training samples that judge it in place of the test set."""
+        return self.recipe.settings(self.rule).held_out or 0
+
+    @property
     def label(self) -> str:
         """Name of its file, without the suffix: recipe, changes, rule and seed."""
         return "-".join([self.recipe.name, *words(self.changes), self.rule, str(self.seed)])

@@ -6,14 +6,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from edgepep.errors import Stopped
 from edgepep.reproduction.identity import Plan
-from edgepep.reproduction.runner import Said, Where, perform
+from edgepep.reproduction.runner import Said, Waiting, Where, perform
 
 
 class _Worker:
@@ -23,7 +23,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_serve, args=(theirs, where), daemon=True)
-        self.process.start()
+        with _without_interrupts():
+            self.process.start()
         theirs.close()
         self.plan: Plan | None = None
 
@@ -49,25 +50,41 @@ class _Worker:
         self.connection.close()
 
 
-def at_once(plans: Sequence[Plan], where: Where, jobs: int) -> Iterator[Said]:
-    """Do runs in so many processes; leaving the iterator stops them."""
-    waiting = deque(plans)
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Context in which Ctrl-C waits; a process that is started in it never hears one, not even as it imports torch."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def at_once(plans: Iterable[Plan], where: Where, jobs: int) -> Iterator[Said]:
+    """Do runs in so many processes; each is asked for when one is free. Leaving the iterator stops them."""
+    waiting = Waiting(plans)
     workers: list[_Worker] = []
     try:
-        while waiting or any(worker.plan for worker in workers):
-            while waiting and len(workers) < jobs:
-                workers.append(_Worker(where))
-            for worker in workers:
-                if waiting and not worker.plan:
-                    worker.give(waiting.popleft())
-            heard = wait([worker.connection for worker in workers if worker.plan])
+        while True:
+            while sum(bool(worker.plan) for worker in workers) < jobs and (plan := waiting.next()):
+                free = next((worker for worker in workers if not worker.plan), None)
+                if free is None:
+                    workers.append(free := _Worker(where))
+                free.give(plan)
+            busy = [worker.connection for worker in workers if worker.plan]
+            if not busy:
+                return
+            heard = wait(busy)
             for worker in [worker for worker in workers if worker.connection in heard]:
                 said = worker.hear()
                 if said is None:
                     worker.plan = None
                     continue
                 if said.what == "busy":
-                    waiting.append(said.plan)
+                    waiting.again.append(said.plan)
                 yield said
                 if worker.process.exitcode is not None:
                     workers.remove(worker)

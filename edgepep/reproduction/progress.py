@@ -20,9 +20,9 @@ _EVERY = 30.0  # seconds between two lines of one run
 class Log:
     """A line where a run begins, now and then while it goes on, and where it ends."""
 
-    def __init__(self, total: int, folder: Path) -> None:
-        self.total, self.folder = total, folder
-        self.done = self.stored = 0
+    def __init__(self, total: int, folder: Path, done: int = 0) -> None:
+        self.total, self.folder, self.done = total, folder, done
+        self.stored = 0
         self.failed: list[str] = []
         self.started: dict[str, float] = {}
         self.shown: dict[str, float] = {}
@@ -57,7 +57,8 @@ class Log:
             return "diverged, and stored as that"
         if said.epoch is None:
             return "stored by another process"
-        return f"{said.epoch.test_accuracy:.2f} %  {duration(now - self.started[said.plan.label])}"
+        held_out = " held-out" if said.plan.held_out else ""
+        return f"{said.epoch.accuracy:.2f} %{held_out}  {duration(now - self.started[said.plan.label])}"
 
     def line(self, text: str) -> None:
         """Print at once, also into a file."""

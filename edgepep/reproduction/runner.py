@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from edgepep import checkpoint, datasets, rundir, signals, training
+from edgepep.epoch import Epoch, accuracy_key
 from edgepep.errors import DataError, DivergenceError, RunError, Stopped
 from edgepep.keeper import Policy
 from edgepep.reproduction.identity import Plan
-from edgepep.reproduction.store import CURVE, Store
-from edgepep.training import Epoch
+from edgepep.reproduction.store import Store, curve_keys
 
 _PATIENCE = 2.0  # seconds for which a run that another process holds is waited for before others are tried
 
@@ -53,16 +53,22 @@ def run(plans: Sequence[Plan], where: Where, jobs: int = 1) -> Iterator[Said]:
     ready = []
     for dataset in dict.fromkeys(plan.recipe.dataset for plan in plans):
         own = [plan for plan in plans if plan.recipe.dataset == dataset]
-        error = _no_data(dataset, where)
+        error = no_data(dataset, where, test=not all(plan.held_out for plan in own))
         ready += [] if error else own
         yield from (Said(plan, "failed", error=error) for plan in own if error)
     ready.sort(key=plans.index)
-    if jobs == 1:
-        yield from _in_turn(ready, where)
-    elif ready:
-        from edgepep.reproduction.processes import at_once
+    if ready:
+        yield from work(ready, where, min(jobs, len(ready)) if jobs > 1 else 1)
 
-        yield from at_once(ready, where, min(jobs, len(ready)))
+
+def work(plans: Iterable[Plan], where: Where, jobs: int) -> Iterator[Said]:
+    """Do runs as `run` does, of data that are there; each plan is asked for only when a process is free for it."""
+    if jobs == 1:
+        yield from _in_turn(plans, where)
+        return
+    from edgepep.reproduction.processes import at_once
+
+    yield from at_once(plans, where, jobs)
 
 
 def perform(plan: Plan, where: Where, asking: tuple[int, ...] = signals.ASKING) -> Iterator[Said]:
@@ -114,7 +120,7 @@ def _perform(plan: Plan, where: Where, stop: signals.Stop) -> Iterator[Said]:
                 yield Said(plan, "epoch", epoch)
     except DivergenceError as error:
         failed = str(error).split(" The last good state")[0]
-    epochs = [Epoch(**line) for line in checkpoint.metrics(work)]
+    epochs = [Epoch.read(line) for line in checkpoint.metrics(work)]
     where.store.add(plan, record(plan, about, epochs, failed))
     shutil.rmtree(work, ignore_errors=True)
     yield Said(plan, "diverged" if failed else "stored", epochs[-1] if epochs else None, failed)
@@ -135,6 +141,7 @@ def _is_to_be_done(plan: Plan, where: Where, work: Path) -> bool:
 
 def record(plan: Plan, about: dict[str, Any], epochs: list[Epoch], failed: str = "") -> dict[str, Any]:
     """A run as it is stored."""
+    held_out = bool(plan.held_out)
     table = {
         "command": plan.command,
         "recipe": plan.recipe.name,
@@ -143,26 +150,39 @@ def record(plan: Plan, about: dict[str, Any], epochs: list[Epoch], failed: str =
         "seed": plan.seed,
         "dataset": plan.recipe.dataset,
         "epochs": plan.epochs,
-        **({"failed": failed} if failed else {"test_accuracy": round(epochs[-1].test_accuracy, 4)}),
+        **({"failed": failed} if failed else {accuracy_key(held_out): round(epochs[-1].accuracy, 4)}),
         "settings": about["recipe"],
         **{key: value for key, value in about.items() if key not in ("recipe", "rule", "seed", "epochs")},
     }
-    return table | {"curve": {key: [round(float(getattr(e, key)), 6) for e in epochs] for key in CURVE}}
+    return table | {"curve": {key: [round(float(getattr(e, key)), 6) for e in epochs] for key in curve_keys(held_out)}}
 
 
-def _in_turn(plans: Sequence[Plan], where: Where) -> Iterator[Said]:
-    waiting = deque(plans)
-    while waiting:
-        for said in perform(waiting.popleft(), where):
+def _in_turn(plans: Iterable[Plan], where: Where) -> Iterator[Said]:
+    waiting = Waiting(plans)
+    while plan := waiting.next():
+        for said in perform(plan, where):
             if said.what == "busy":
-                waiting.append(said.plan)
+                waiting.again.append(said.plan)
             yield said
 
 
-def _no_data(dataset: str, where: Where) -> str:
+class Waiting:
+    """Runs that are to be done: first those that come, then those that another process was at."""
+
+    def __init__(self, plans: Iterable[Plan]) -> None:
+        self.coming = iter(plans)
+        self.again: deque[Plan] = deque()
+
+    def next(self) -> Plan | None:
+        """The run that is to be done next, or None."""
+        plan = next(self.coming, None)
+        return plan or (self.again.popleft() if self.again else None)
+
+
+def no_data(dataset: str, where: Where, test: bool = True) -> str:
     """Why a data set cannot be had, or nothing; it is downloaded here, once, where it is missing."""
     try:
-        for part in (True, False):
+        for part in (True, False) if test else (True,):
             datasets.load(dataset, part, where.data_dir)
     except DataError as error:
         return str(error)

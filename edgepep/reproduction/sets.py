@@ -163,6 +163,9 @@ def _cell(about: SetTable, i: int, given: dict[str, Any], path: Path) -> Cell:
     }
     trained = dict.fromkeys([*table.rules, *about.controls])
     settings = {rule: setting(recipe, rule, recipe.settings(rule).epochs) for rule in trained}
+    for rule in trained:
+        if held_out := recipe.settings(rule).held_out:
+            raise RecipeError(f"{path}: {place}: {rule} holds out {held_out} samples; a set is judged on the test set.")
     return Cell(recipe, table.title, table.line or recipe.name, table.changes, table.rules, settings, published, curve)
 
 

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgepep import models
+from edgepep.epoch import accuracy_key
 from edgepep.errors import EdgepepError, RunError
 from edgepep.reproduction.identity import Identity, Plan, setting
 
-CURVE = ("loss", "train_accuracy", "test_accuracy", "seconds")
+
+def curve_keys(held_out: bool) -> tuple[str, ...]:
+    """What a run's curve holds."""
+    return "loss", "train_accuracy", accuracy_key(held_out), "seconds"
 
 
 class Result(NamedTuple):
@@ -23,9 +27,9 @@ class Result(NamedTuple):
     identity: Identity
     about: dict[str, Any]
     accuracy: float | None
-    """Of the test set after the last epoch, in percent; None where training failed."""
+    """After the last epoch, in percent: of the test set, or of held-out samples; None where training failed."""
     curve: dict[str, list[float]]
-    """By epoch: loss, train_accuracy, test_accuracy, seconds."""
+    """By epoch: loss, train_accuracy, test_accuracy or held_out_accuracy, seconds."""
 
     @property
     def seconds(self) -> float:
@@ -59,9 +63,14 @@ class Store:
                 raise RunError(f"{other.path} and {path} hold the same run; remove one of them.")
         return found
 
+    def find(self, plan: Plan) -> Result | None:
+        """A run's result, if it is stored under one of the names that it could have."""
+        found = (read(path) for path in self._names(plan) if path.exists())
+        return next((result for result in found if result.identity == plan.identity), None)
+
     def holds(self, plan: Plan) -> bool:
         """Whether a run is stored under one of the names that it could have."""
-        return any(read(path).identity == plan.identity for path in self._names(plan) if path.exists())
+        return self.find(plan) is not None
 
     @contextmanager
     def lock(self, plan: Plan, timeout: float) -> Iterator[bool]:
@@ -73,7 +82,7 @@ class Store:
         """
         from filelock import Timeout
 
-        held = self._lock_file(plan.identity.short)
+        held = self.lock_file(plan.identity.short)
         try:
             held.acquire(timeout=timeout)
         except Timeout:
@@ -92,7 +101,7 @@ class Store:
 
         """
         content = json.dumps(table, indent=1, allow_nan=False) + "\n"
-        with self._lock_file("names"):
+        with self.lock_file("names"):
             path = next((path for path in self._names(plan) if not path.exists()), None)
             if path is None or self.holds(plan):
                 raise RunError(f"{plan.label} is stored already in {self.folder}.")
@@ -118,7 +127,7 @@ class Store:
             raise RunError(f"cannot write in {self.folder}: {error.strerror}.") from error
         return folder / f"{plan.label}-{plan.identity.short}"
 
-    def _lock_file(self, name: str) -> Any:
+    def lock_file(self, name: str) -> Any:
         """A lock that is free again as soon as its process has ended, however it ended."""
         from filelock import FileLock
 
@@ -142,13 +151,15 @@ def read(path: Path) -> Result:
         about = json.loads(path.read_text(encoding="utf-8"))
         recipe = models.from_table(about["settings"], str(path))
         rule, seed, epochs, failed = str(about["rule"]), int(about["seed"]), int(about["epochs"]), "failed" in about
-        curve = {key: [float(value) for value in about["curve"][key]] for key in CURVE}
-        accuracy = None if failed else float(about["test_accuracy"])
+        held_out = bool(recipe.settings(rule).held_out)
+        judged = accuracy_key(held_out)
+        curve = {key: [float(value) for value in about["curve"][key]] for key in curve_keys(held_out)}
+        accuracy = None if failed else float(about[judged])
         lengths = {len(values) for values in curve.values()}
         if lengths != {epochs} and not (failed and len(lengths) == 1):
             raise ValueError(f"its curve does not have {epochs} epochs")
-        if accuracy is not None and abs(accuracy - curve["test_accuracy"][-1]) > 0.01:
-            raise ValueError(f"test_accuracy is {accuracy}, its curve ends at {curve['test_accuracy'][-1]}")
+        if accuracy is not None and abs(accuracy - curve[judged][-1]) > 0.01:
+            raise ValueError(f"{judged} is {accuracy}, its curve ends at {curve[judged][-1]}")
         return Result(path, Identity(setting(recipe, rule, epochs), seed), about, accuracy, curve)
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}.") from error
