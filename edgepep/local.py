@@ -54,10 +54,10 @@ def _accumulate_values_(buffer: Tensor, gradient: Gradient, beta: Factor, alpha:
 
 def _accumulate_by_rows_(buffer: Tensor, left: Tensor, right: Tensor, beta: float, alpha: float) -> Tensor:
     """The same, some rows at a time: their product is formed, and let go."""
-    scaled = left if alpha == 1.0 else left * alpha
+    scaled, across = left if alpha == 1.0 else left * alpha, right.t().contiguous()
     for rows in stretches(buffer):
         part = buffer[rows]
-        (part if beta == 1.0 else part.mul_(beta)).add_(multiplied(scaled[:, rows].t(), right.t()))
+        (part if beta == 1.0 else part.mul_(beta)).add_(multiplied(scaled[:, rows].t(), across))
     return buffer
 
 
