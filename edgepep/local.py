@@ -49,6 +49,8 @@ def _accumulate_values_(buffer: Tensor, gradient: Gradient, beta: Factor, alpha:
     if isinstance(gradient, Tensor):
         return buffer.add_(gradient * alpha)
     left = torch.mul(gradient.left, alpha)  # type: ignore[arg-type]
+    if faster(left.t(), gradient.right.t()) is not None:
+        return _accumulate_by_rows_(buffer, left, gradient.right, 1.0, 1.0)
     return buffer.addmm_(left.t(), gradient.right)
 
 

@@ -48,16 +48,16 @@ def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def faster(x: Tensor, weight: Tensor) -> Callable[..., Tensor] | None:
     """Return oneDNN's product of [n, in] and [out, in], where it is there, is faster, and may be used."""
+    if _as_torch[0] or torch.compiler.is_exporting() or torch.compiler.is_compiling():
+        return None  # before sizes are looked at, which may be left free
     rows = x.shape[0]
     if (
-        _as_torch[0]
-        or x.dim() != 2
+        x.dim() != 2
         or rows < _ROWS
         or rows * weight.shape[0] * weight.shape[1] < _WORK
         or x.dtype is not torch.float32
         or x.device.type != "cpu"
         or torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
         or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or is_in_torch_dispatch_mode()
     ):
