@@ -56,10 +56,9 @@ def _accumulate_values_(buffer: Tensor, gradient: Gradient, beta: Factor, alpha:
 
 def _accumulate_by_rows_(buffer: Tensor, left: Tensor, right: Tensor, beta: float, alpha: float) -> Tensor:
     """The same, some rows at a time: their product is formed, and let go."""
-    scaled, across = left if alpha == 1.0 else left * alpha, right.t().contiguous()
     for rows in stretches(buffer):
         part = buffer[rows]
-        (part if beta == 1.0 else part.mul_(beta)).add_(multiplied(scaled[:, rows].t(), across))
+        (part if beta == 1.0 else part.mul_(beta)).add_(multiplied(left[:, rows].t(), right.t()), alpha=alpha)
     return buffer
 
 
