@@ -84,9 +84,10 @@ class Layer(nn.Module):
 
     def answered(self, current: Tensor) -> Tensor:
         """Return what the neurons answer; a ReLU overwrites the current: its sign is all that is asked of it later."""
-        if type(self.neurons) is nn.ReLU and not torch.is_grad_enabled():
+        neurons = self.neurons
+        if type(neurons) is nn.ReLU and not neurons._forward_hooks and not torch.is_grad_enabled():
             return current.relu_()
-        return through(self.neurons, current)
+        return through(neurons, current)
 
     def read(self, x: Tensor) -> Tensor:
         """Return what a rule reads from an activity of this layer: x itself, or over time what decode makes of it."""
