@@ -75,7 +75,9 @@ async function ask() {
   image = pixels(drawing.strokes);
   seen();
   if (!image) return bars.show(null);
-  bars.show(await session.ask(image), taught);
+  const shown = image;
+  const answer = await session.ask(shown);
+  if (image === shown) bars.show(answer, taught); // else the sheet is another by now
 }
 
 function seen() {
