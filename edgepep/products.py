@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 _ROWS, _WORK = 8, 2**22
 """Rows, and multiply-accumulates, from which oneDNN is faster."""
-_STRETCH = 2**18
+_STRETCH = 2**16
 """Weights of a matrix that are changed together: their product is formed, and stays in a core's cache meanwhile."""
 _as_torch = [False]
 
@@ -68,7 +68,7 @@ def faster(x: Tensor, weight: Tensor) -> Callable[..., Tensor] | None:
 def stretches(matrix: Tensor) -> Iterator[slice]:
     """Rows of a matrix that are changed together, enough for products to be worth their preparation."""
     whole = matrix.shape[0]
-    count = -(-whole // max(512, _STRETCH // max(1, matrix.shape[1])))
+    count = -(-whole // max(128, _STRETCH // max(1, matrix.shape[1])))
     for i in range(count):
         yield slice(i * whole // count, (i + 1) * whole // count)
 
