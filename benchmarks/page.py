@@ -66,7 +66,10 @@ PARTS: dict[str, Callable[[stored.Run], str]] = {
     "machine": machine,
     "goals": goals,
     "scaling": scaling,
-    **{name: suite(name) for name in ("step", "conv", "rules", "spiking", "spiking_peers", "startup", "epochs")},
+    **{
+        name: suite(name)
+        for name in ("kernels", "step", "conv", "rules", "spiking", "spiking_peers", "startup", "epochs")
+    },
 }
 
 

@@ -11,7 +11,7 @@ from edgepep.convolving import image_gradient, kernel_gradient, padded, together
 from edgepep.errors import EdgepepError
 from edgepep.fakequant import quick, weight_used
 from edgepep.injection import Inject
-from edgepep.products import faster, multiplied, stretches
+from edgepep.products import by_stretches, multiplied, stretches
 
 
 class Product(NamedTuple):
@@ -35,7 +35,7 @@ def accumulate_(buffer: Tensor, gradient: Gradient, beta: Factor = 1.0, alpha: F
     if not isinstance(gradient, Product):
         return (buffer if beta == 1.0 else buffer.mul_(beta)).add_(gradient, alpha=alpha)
     left, right = gradient
-    if faster(left.t(), right.t()) is not None:
+    if by_stretches(left, right):
         return _accumulate_by_rows_(buffer, left, right, float(beta), float(alpha))
     if left.shape[0] == 1:  # a rank-one update touches each weight once, without a matrix product's set-up
         return buffer.addr_(left[0], right[0], beta=beta, alpha=alpha)
@@ -49,7 +49,7 @@ def _accumulate_values_(buffer: Tensor, gradient: Gradient, beta: Factor, alpha:
     if isinstance(gradient, Tensor):
         return buffer.add_(gradient * alpha)
     left = torch.mul(gradient.left, alpha)  # type: ignore[arg-type]
-    if faster(left.t(), gradient.right.t()) is not None:
+    if by_stretches(left, gradient.right):
         return _accumulate_by_rows_(buffer, left, gradient.right, 1.0, 1.0)
     return buffer.addmm_(left.t(), gradient.right)
 

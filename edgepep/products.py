@@ -65,12 +65,24 @@ def faster(x: Tensor, weight: Tensor) -> Callable[..., Tensor] | None:
     return _onednn()
 
 
+def by_stretches(left: Tensor, right: Tensor) -> bool:
+    """Whether left.T @ right, [n, out] and [n, in], is formed faster by oneDNN, stretch by stretch of its rows."""
+    if faster(left.t(), right.t()) is None:
+        return False
+    samples, rows = left.shape
+    return samples * (rows // _count(rows, right.shape[1])) * right.shape[1] >= _WORK * torch.get_num_threads()
+
+
 def stretches(matrix: Tensor) -> Iterator[slice]:
     """Rows of a matrix that are changed together, enough for products to be worth their preparation."""
     whole = matrix.shape[0]
-    count = -(-whole // max(128, _STRETCH // max(1, matrix.shape[1])))
+    count = _count(whole, matrix.shape[1])
     for i in range(count):
         yield slice(i * whole // count, (i + 1) * whole // count)
+
+
+def _count(rows: int, columns: int) -> int:
+    return -(-rows // max(128, _STRETCH // max(1, columns)))
 
 
 @cache

@@ -143,7 +143,8 @@ class InPlaceSGD(torch.optim.SGD):
             deferred.add(gradient, scale, lr)  # type: ignore[arg-type]
         else:
             if deferred is not None:
-                self.state[parameter]["momentum_buffer"] = deferred.settle()
+                velocity = deferred.settle()
+                self.state[parameter] |= {"momentum_buffer": velocity} if momentum else {}
             descend_(parameter, gradient, scale, lr, momentum, decay, self.state[parameter] if momentum else {})
         if followed is not None and current:
             followed.version = parameter._version
@@ -174,9 +175,9 @@ class InPlaceSGD(torch.optim.SGD):
     def deferring(self, rule: Rule) -> Iterator[None]:
         """Within this context, keep updates by one sample each as vectors, and write them into the weights by blocks.
 
-        Learning from one sample at a time is then several times as fast, and without velocities as large as the
-        weights; the weights are those of the plain steps up to rounding. They are whole again after the context. Within
-        it the network answers as it should, but `weight` lags behind, and momentum and weight decay must not be
+        Learning from one sample at a time then takes less time, the less the larger the weights, and no velocities as
+        large as them; the weights are those of the plain steps up to rounding. They are whole again after the context.
+        Within it the network answers as it should, but `weight` lags behind, and momentum and weight decay must not be
         changed. Updates by several samples are made at once, as ever.
 
         Args:
