@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from edgepep.fakequant import rounded
+from edgepep.neurons import Normalise
+
+NORMS = {"rmsnorm": "rms", "l2norm": "l2", "layernorm": "layer"}
+"""A recipe's words for normalisations of each sample by itself, without learned scale or shift."""
 
 
 def linear(inputs: int, outputs: int, *, bias: bool, bits: int | None = None, **scales: bool) -> nn.Module:
@@ -110,11 +114,18 @@ class _PadAndConvolve(torch.autograd.Function):
 
 @torch.no_grad()
 def initialise_(synapses: nn.Module, how: str) -> None:
-    """Set weights to He's uniform distribution, +-sqrt(6 / fan_in), or leave PyTorch's default."""
+    """Set weights to He's uniform distribution, +-sqrt(6 / fan_in), or leave PyTorch's default.
+
+    "orthogonal" weights have orthogonal rows, or columns if there are fewer of them (Saxe, McClelland & Ganguli 2014),
+    and He's variance, 2 / fan_in.
+    """
+    weight: Any = synapses.weight
+    fan_in = weight[0].numel()
     if how == "he_uniform":
-        weight: Any = synapses.weight
-        bound = math.sqrt(6 / weight[0].numel())
+        bound = math.sqrt(6 / fan_in)
         weight.uniform_(-bound, bound)
+    elif how == "orthogonal":
+        nn.init.orthogonal_(weight, math.sqrt(2 * max(1.0, len(weight) / fan_in)))
 
 
 class Quantiser(nn.Module):
@@ -165,12 +176,17 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
 
 def preparation(word: str) -> nn.Module:
-    """Module for a recipe's word: "flatten", "maxpool 2", "avgpool 2", "avgpool 25x5"."""
+    """Module for a recipe's word: "flatten", "rmsnorm", "maxpool 2", "avgpool 25x5"."""
     kind, *size = word.split()
     if kind == "flatten" and not size:
         return nn.Flatten()
+    if kind in NORMS and not size:
+        return Normalise(NORMS[kind])
     sides = size[0].split("x") if len(size) == 1 else []
     if kind in ("maxpool", "avgpool") and len(sides) in (1, 2) and all(n.isdecimal() and int(n) > 0 for n in sides):
         window = (int(sides[0]), int(sides[-1]))
         return nn.MaxPool2d(window) if kind == "maxpool" else nn.AvgPool2d(window)
-    raise ValueError(f"{word!r} is not a preparation; there are 'flatten', 'maxpool N' or 'NxM', 'avgpool N' or 'NxM'")
+    norms = ", ".join(map(repr, NORMS))
+    raise ValueError(
+        f"{word!r} is not a preparation; there are 'flatten', {norms}, 'maxpool N' or 'NxM', 'avgpool N' or 'NxM'"
+    )

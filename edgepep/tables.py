@@ -55,7 +55,7 @@ class NetworkTable(Table):
     layers: Annotated[list[LayerTable], Field(min_length=1, max_length=1000)]
     neurons: Literal["relu", "tanh", "identity"] = "relu"
     bias: bool = False
-    initialisation: Literal["he_uniform", "default"] = "he_uniform"
+    initialisation: Literal["he_uniform", "orthogonal", "default"] = "he_uniform"
     frozen: list[str] = []
     """Patterns of the names of layers that rest."""
 

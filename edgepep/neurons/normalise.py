@@ -9,20 +9,22 @@ from edgepep.neurons.codes import Rate, Trace
 class Normalise(nn.Module):
     """Division of each sample by the root mean square ("rms") or the length ("l2") of its values.
 
+    "layer" first takes off the sample's mean: layer normalisation (Ba, Kiros & Hinton 2016) without learned scale.
+
     Each sample by itself, so that an answer does not depend on what else is in the batch.
 
     Args:
-        kind: "rms" or "l2".
+        kind: "rms", "l2" or "layer".
 
     Raises:
-        EdgepepError: if kind is neither.
+        EdgepepError: if kind is none of these.
 
     """
 
     def __init__(self, kind: str = "rms") -> None:
         super().__init__()
-        if kind not in ("rms", "l2"):
-            raise EdgepepError(f"kind of normalisation is {kind!r}; it must be 'rms' or 'l2'.")
+        if kind not in ("rms", "l2", "layer"):
+            raise EdgepepError(f"kind of normalisation is {kind!r}; it must be 'rms', 'l2' or 'layer'.")
         self.kind = kind
 
     def extra_repr(self) -> str:
@@ -32,7 +34,9 @@ class Normalise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """From and to [batch, ...]; zeros stay zeros."""
         axes = tuple(range(1, x.dim()))
-        power = x.square().mean(axes, keepdim=True) if self.kind == "rms" else x.square().sum(axes, keepdim=True)
+        if self.kind == "layer":
+            x = x - x.mean(axes, keepdim=True)
+        power = x.square().sum(axes, keepdim=True) if self.kind == "l2" else x.square().mean(axes, keepdim=True)
         return x * (power + 1e-8).rsqrt()
 
 

@@ -13,20 +13,18 @@ from edgepep.feedback import Feedback, Storage
 from edgepep.network import Layer, Network
 
 
-class RandomFeedback(Feedback):
-    """F [classes, *input], uniform on +-feedback_scale * sqrt(6 / inputs)."""
+class Projection(nn.Module):
+    """What projects errors to the input; asked to, it takes its strength from the first batch, once and for good."""
 
     reached: Tensor | None
     wanted = 0.0
 
-    def __init__(
-        self, shape: torch.Size, classes: int, scale: float, sign: int, seed: int, like: Tensor, storage: Storage
-    ) -> None:
-        bound = scale * math.sqrt(6 / shape.numel()) * -sign
-        super().__init__((classes, *shape), bound, seed, 0, like, storage)
-
     def learn(self) -> None:
-        """Nothing: it is fixed."""
+        """Nothing, if it is fixed."""
+
+    def rescale(self, factor: float) -> None:
+        """Multiply all values by a factor, for good."""
+        raise NotImplementedError
 
     def want(self, strength: float) -> None:
         """Ask for a strength of the modulation, |F e| / |x|, to be reached on the first batch; 0 asks for nothing."""
@@ -46,6 +44,18 @@ class RandomFeedback(Feedback):
             self.wanted = 0.0
 
 
+class RandomFeedback(Projection, Feedback):
+    """F [classes, *input], uniform on +-feedback_scale * sqrt(6 / inputs)."""
+
+    def __init__(
+        self, shape: torch.Size, classes: int, scale: float, sign: int, seed: int, like: Tensor, storage: Storage
+    ) -> None:
+        bound = scale * math.sqrt(6 / shape.numel()) * -sign
+        super().__init__((classes, *shape), bound, seed, 0, like, storage)
+
+    rescale = Feedback.rescale
+
+
 def relative(network: Network, pre: Tensor, error: Tensor, feedback: Tensor) -> Tensor:
     """|F e| / |x| over the batch and time, for the first layer's input [batch, ...] or [time, batch, ...]."""
     over_time = network.chain[0].over_time
@@ -56,13 +66,13 @@ def relative(network: Network, pre: Tensor, error: Tensor, feedback: Tensor) -> 
     return ratio
 
 
-class LayeredFeedback(nn.Module):
+class LayeredFeedback(Projection):
     """F as the product M_L ... M_1 of one matrix a layer, of the shape of its weights, at a constant strength.
 
     The matrices are the weights themselves ("product"), or mirror them, learned from noise as by Akrout et al. 2019
     ("mirrored"). F then points along the product of the forward weights, which asks for x - F e; for x + F e its sign
-    is turned. Its standard deviation is kept at feedback_scale * sqrt(2 / inputs), that of the random feedback, so that
-    the strength of the modulation does not follow the weights.
+    is turned. Its standard deviation is kept at feedback_scale * sqrt(2 / inputs), that of the random feedback, or at
+    what the first batch asked for, so that the strength of the modulation does not follow the weights.
 
     Raises:
         EdgepepError: if the network is not a plain row of linear layers.
@@ -70,12 +80,8 @@ class LayeredFeedback(nn.Module):
     """
 
     fixed = False
-    wanted = 0.0
-
-    def reach(self, found: float) -> None:
-        """Nothing: its strength is kept at feedback_scale."""
-
     step: Tensor
+    deviation: Tensor
 
     def __init__(
         self, network: Network, scale: float, sign: int, seed: int, mirrored: bool, rate: float, every: int
@@ -88,8 +94,10 @@ class LayeredFeedback(nn.Module):
                     f"feedback that follows the weights needs linear layers in a row; layer {i} has "
                     f"{type(layer.synapses).__name__} synapses and reads {list(network.sources[i])}."
                 )
-        self.scale, self.sign, self.seed, self.rate, self.every = scale, sign, seed, rate, every
+        self.seed, self.rate, self.every = seed, rate, every
         self.register_buffer("step", torch.zeros((), dtype=torch.int32))
+        first = weights_of(self.layers[0])
+        self.register_buffer("deviation", first.new_tensor(-sign * scale * math.sqrt(2 / first.shape[1])))
         self.matrices = nn.ModuleList()
         for i, layer in enumerate(self.layers if mirrored else ()):
             weight = weights_of(layer)
@@ -101,8 +109,12 @@ class LayeredFeedback(nn.Module):
         product = chain[-1]
         for matrix in reversed(chain[:-1]):
             product = product @ matrix
-        target = self.scale * math.sqrt(2 / product.shape[1])
-        return product * (-self.sign * target / product.std().clamp_min(1e-12))
+        return product * (self.deviation / product.std().clamp_min(1e-12))
+
+    @torch.no_grad()
+    def rescale(self, factor: float) -> None:
+        """Multiply the standard deviation by a factor, for good."""
+        self.deviation.mul_(factor)
 
     def learn(self) -> None:
         """Mirror the weights a little, if it is time to."""
@@ -111,10 +123,11 @@ class LayeredFeedback(nn.Module):
         self.step += 1
         if int(self.step) % self.every:
             return
+        rate = max(self.rate, self.every / int(self.step))  # at first the mean of all that was seen
         for i, (layer, matrix) in enumerate(zip(self.layers, self.matrices, strict=True)):
-            self._mirror(i, layer, matrix())
+            self._mirror(i, layer, matrix(), rate)
 
-    def _mirror(self, i: int, layer: Layer, matrix: Tensor) -> None:
+    def _mirror(self, i: int, layer: Layer, matrix: Tensor, rate: float) -> None:
         key = noise.key(self.seed, i, self.step, 2, device=matrix.device)
         r = noise.uniform((64, matrix.shape[1]), 3**0.5, key).to(matrix.dtype)
-        matrix.addmm_((r @ weights_of(layer).t()).t(), r, beta=1 - self.rate, alpha=self.rate / r.shape[0])
+        matrix.addmm_((r @ weights_of(layer).t()).t(), r, beta=1 - rate, alpha=rate / r.shape[0])

@@ -49,6 +49,7 @@ class Pepita(Rule):
             others are kept at the same standard deviation.
         strength: of the modulation, |F e| / |x|: on its first batch the rule scales F to it, once; 0 leaves F as it is.
             The window in which learning is both fast and stable is narrow, and depends on data and network.
+            Feedback that changes is kept at the standard deviation that it then has.
         limit: of |F e| / |x| in every batch; where it would be more, F e is scaled down to it. 0 sets none.
         storage: how random F is kept: "float", "int8", "sign", or not at all: "seed".
         sign: -1 modulates to x - F e, +1 to x + F e.
@@ -61,7 +62,7 @@ class Pepita(Rule):
         adversarial: also move the input by this much against the sign of the loss's gradient in it (Lee, Yang & Park
             2024, ICAIIC, who combine an adversarial perturbation with PEPITA's). That gradient takes a backward pass
             through the weights. The side is the one on which h - g keeps its meaning, downhill.
-        mirror_rate: share of the new in a mirroring matrix at each of its steps.
+        mirror_rate: share of the new in a mirroring matrix at each of its steps; more at first: what is new to a mean.
         mirror_every: steps of training between two of mirroring.
         seed: of F.
 
@@ -113,8 +114,6 @@ class Pepita(Rule):
             raise EdgepepError(f"variant {variant!r} has its own factors; leave output_error and presynaptic alone.")
         if variant != "standard" and type(network.chain[-1].neurons) is not nn.Identity:
             raise EdgepepError(f"variant {variant!r} is for an output layer whose answer is its current: logits.")
-        if feedback != "random" and strength:
-            raise EdgepepError(f"strength is {strength}, but feedback {feedback!r} changes; it has its own scale.")
         if feedback != "random" and storage != "float":
             raise EdgepepError(f"storage is {storage!r}, but feedback {feedback!r} changes, and is kept in floats.")
         self.limit, self.reads_weights = limit, bool(adversarial) or feedback != "random"
@@ -128,11 +127,11 @@ class Pepita(Rule):
         inputs, *_, classes = survey(network, example)
         if feedback == "random":
             self.projection = RandomFeedback(inputs, classes[0], feedback_scale, sign, seed, example, storage)
-            self.projection.want(strength)
         else:
             self.projection = LayeredFeedback(
                 network, feedback_scale, sign, seed, feedback == "mirrored", mirror_rate, mirror_every
             )
+        self.projection.want(strength)
 
     @property
     def feedback(self) -> Tensor:
