@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _STYLES = ("o-", "s--", "^:", "D-.", "v-", "x--")
+Number = TypeVar("Number", int, float)
 _RATE = "firing rate, spikes per neuron and time step"
 
 
@@ -135,13 +136,13 @@ def accuracy_against_steps(results: Mapping[str, Mapping[int, float | Sequence[f
     return accuracy_against(results, "time steps")
 
 
-def accuracy_against(results: Mapping[str, Mapping[int, float | Sequence[float]]], axis: str) -> Figure:
-    """Test accuracy against a number, a line for each of what is compared.
+def accuracy_against(results: Mapping[str, Mapping[Number, float | Sequence[float]]], axis: str) -> Figure:
+    """Test accuracy against a number, a line for each of what is compared; from a factor of 10 on, in logarithms.
 
     Args:
         results: by name, by number: an accuracy in percent, or one for each seed, drawn as their mean
             with bars of one standard deviation.
-        axis: what the number counts.
+        axis: what the number is of.
 
     Raises:
         EdgepepError: if there is nothing to draw.
@@ -154,13 +155,18 @@ def accuracy_against(results: Mapping[str, Mapping[int, float | Sequence[float]]
         steps = sorted(by_steps)
         seeds = [[v] if isinstance(v, (int, float)) else list(v) for v in (by_steps[s] for s in steps)]
         spread = [stdev(values) if len(values) > 1 else 0.0 for values in seeds]
-        drawn: dict[str, Any] = {"markersize": 5, "linewidth": 1.3, "color": ("black", "0.45")[i % 2], "label": name}
+        drawn: dict[str, Any] = {
+            "markersize": 5,
+            "linewidth": 1.3,
+            "color": ("black", "0.45")[(i + i // len(_STYLES)) % 2],
+            "label": name,
+        }
         middle = [mean(values) for values in seeds]
         axes.errorbar(steps, middle, spread if any(spread) else None, fmt=_STYLES[i % len(_STYLES)], capsize=3, **drawn)
     every = sorted({s for by_steps in results.values() for s in by_steps})
-    if every[-1] >= 10 * every[0]:
+    if every[0] > 0 and every[-1] >= 10 * every[0]:
         axes.set_xscale("log")
-    axes.set_xticks(every, [str(s) for s in every])
+    axes.set_xticks(every, [f"{s:g}" for s in every])
     axes.set_xticks([], minor=True)
     axes.set(xlabel=axis, ylabel="test accuracy, %")
     axes.grid(axis="y", color="0.85", linewidth=0.6)

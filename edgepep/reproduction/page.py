@@ -47,7 +47,7 @@ def _section(one: RunSet, plans: Sequence[Plan], own: Sequence[Result], stored: 
     lines += [f"{command}. {one.about.text}", "", f"Source: {one.about.source}.", ""]
     for sheet in sheets(one, stored):
         lines += [f"**{sheet.title}**", "", *markdown(sheet), ""] if sheet.rows else []
-    lines += [line for note in notes(one) for line in (note, "")]
+    lines += [line for note in notes(one, stored) for line in (note, "")]
     missing = sum(plan.identity not in stored for plan in plans)
     there = f"{len(plans) - missing} of {len(plans)} runs are stored"
     return "\n".join([*lines, f"{there}, done on:", "", *_machines(own), ""])
