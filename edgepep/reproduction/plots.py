@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from edgepep.errors import EdgepepError
+from edgepep.lineplots import accuracy_against
 from edgepep.reproduction.angles import KINDS, by_epoch
 from edgepep.reproduction.sets import Cell, RunSet
 from edgepep.reproduction.store import Result
@@ -66,11 +68,12 @@ def figures(chosen: RunSet, stored: Stored) -> dict[str, Figure]:
     found = {"curves": curves(chosen, stored)}
     if axis := chosen.about.against:
         lines = along(chosen, stored, axis)
-        named = {" ".join(name).replace("_", " "): {n: v for n, v in line.items() if v} for name, line in lines.items()}
-        if any(named.values()):
-            from edgepep.spikeplots import accuracy_against
-
-            found[axis.split()[-1]] = accuracy_against({name: line for name, line in named.items() if line}, axis)
+        alone = len({network for network, _ in lines}) == 1
+        named = {(rule if alone else f"{net} {rule}").replace("_", " "): line for (net, rule), line in lines.items()}
+        values = {name: {n: v.values for n, v in line.items() if v.values} for name, line in named.items()}
+        lost = {name: [n for n, v in line.items() if v.failed] for name, line in named.items()}
+        if values := {name: line for name, line in values.items() if line}:
+            found[axis.split()[-1]] = accuracy_against(values, axis, lost)
     if chosen.about.angles and (drawn := over_time(chosen, stored)):
         found["angles"] = drawn
     return found
@@ -109,10 +112,11 @@ def over_time(chosen: RunSet, stored: Stored) -> Figure | None:
         for cell in chosen.cells:
             for rule in cell.rules:
                 if runs := [r.angles[kind] for r in results_of(cell, rule, stored) if kind in r.angles]:
-                    drawn.append((kind, f"{rule.replace('_', ' ')}, {cell.title} (n = {len(runs)})", runs))
+                    drawn.append((kind, f"{rule.replace('_', ' ')} on {cell.title} (n = {len(runs)})", runs))
     if not drawn:
         return None
     layers = list(dict.fromkeys(layer for _, _, runs in drawn for run in runs for layer in run))
+    highest = max(a for *_, runs in drawn for run in runs for angles in run.values() for a in angles if a is not None)
     figure, panels = _panels(len(drawn), min(max(sum(k == kind for k, *_ in drawn) for kind in KINDS), 3))
     for axes, (kind, title, runs) in zip(panels.flat, drawn, strict=False):
         for i, layer in enumerate(layers):
@@ -120,9 +124,9 @@ def over_time(chosen: RunSet, stored: Stored) -> Figure | None:
             style = {"linestyle": line, "marker": mark, "markersize": 3.5, "color": grey, "label": f"layer {layer}"}
             _band(axes, by_epoch(runs, layer), **style)
         axes.axhline(90, color="0.6", linewidth=0.8)
-        axes.set_title(title, fontsize=10)
+        _title(axes, title)
         axes.set(xlabel="epoch", ylabel=f"{KINDS[kind]}, °", yticks=range(0, 181, 30))
-        axes.set_ylim(-3, max(97.0, axes.dataLim.y1 + 3))
+        axes.set_ylim(-3, max(97.0, highest + 3))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="y", color="0.9", linewidth=0.6)
     _legend(figure, panels)
@@ -138,6 +142,11 @@ def _panels(count: int, columns: int) -> tuple[Figure, Any]:
     for axes in list(panels.flat)[count:]:
         axes.set_visible(False)
     return figure, panels
+
+
+def _title(axes: Any, text: str) -> None:
+    """Above a panel, in lines no wider than it."""
+    axes.set_title(textwrap.fill(text, 44), fontsize=10)
 
 
 def _band(axes: Any, by_epoch: Sequence[Sequence[float]], **style: Any) -> None:
@@ -164,7 +173,7 @@ def _panel(axes: Any, cell: Cell, found: dict[str, list[Result]], rules: Sequenc
             axes.plot(x, y, "o", markerfacecolor="white", markeredgecolor="black", label=f"{rule}, published")
     seeds = sorted({len(results) for results in found.values()})
     counted = f"n = {seeds[0]}" + (f" to {seeds[-1]}" if len(seeds) > 1 else "")
-    axes.set_title(f"{cell.title} ({counted})", fontsize=10)
+    _title(axes, f"{cell.title} ({counted})")
     axes.set(xlabel="epoch", ylabel="test accuracy, %")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y", color="0.9", linewidth=0.6)

@@ -163,8 +163,8 @@ def _cell(about: SetTable, i: int, given: dict[str, Any], path: Path) -> Cell:
     table = _checked(CellTable, given, (place,), path)
     _known([*table.rules, *table.published, *table.curve], place, path)
     try:
-        recipe = models.load(table.recipe)
-        recipe = recipe.but(**table.changes) if table.changes else recipe
+        whole = models.load(table.recipe)
+        recipe = whole.but(**table.changes) if table.changes else whole
     except EdgepepError as error:
         raise RecipeError(f"{path}: {place}: {error}") from error
     published = {}
@@ -172,18 +172,23 @@ def _cell(about: SetTable, i: int, given: dict[str, Any], path: Path) -> Cell:
         reported = recipe.reported(rule)
         if rule in table.published:
             published[rule] = _checked(Published, table.published[rule], (place, "published", rule), path)
-        elif reported:
+        elif reported and _whole(recipe, rule) == _whole(whole, rule):  # it answers to no other run than the recipe's
             published[rule] = Published(**reported.model_dump(), confidence=about.confidence)
     curve = {
         rule: [_checked(Point, point, (place, "curve", rule), path) for point in points]
         for rule, points in table.curve.items()
     }
     trained = dict.fromkeys([*table.rules, *about.controls])
-    settings = {rule: setting(recipe, rule, recipe.settings(rule).epochs) for rule in trained}
+    settings = {rule: _whole(recipe, rule) for rule in trained}
     for rule in trained:
         if held_out := recipe.settings(rule).held_out:
             raise RecipeError(f"{path}: {place}: {rule} holds out {held_out} samples; a set is judged on the test set.")
     return Cell(recipe, table.title, table.line or recipe.name, table.changes, table.rules, settings, published, curve)
+
+
+def _whole(recipe: Recipe, rule: str) -> str:
+    """Digest of a run to the recipe's last epoch."""
+    return setting(recipe, rule, recipe.settings(rule).epochs)
 
 
 def _known(given: list[str], place: str, path: Path) -> None:

@@ -136,25 +136,22 @@ def _curve(chosen: RunSet, cell: Cell, rule: str, stored: Stored) -> Sheet:
     return Sheet(f"test accuracy along the learning curve of {rule} on {cell.title}, %", head, rows)
 
 
-def along(chosen: RunSet, stored: Stored, axis: Name) -> dict[tuple[str, str], dict[float, list[float]]]:
+def along(chosen: RunSet, stored: Stored, axis: Name) -> dict[tuple[str, str], dict[float, Figure]]:
     """Accuracies by line and rule, by the cell's number, where there are at least two such numbers."""
-    found: dict[tuple[str, str], dict[float, list[float]]] = {}
+    found: dict[tuple[str, str], dict[float, Figure]] = {}
     for cell in chosen.cells:
         number = cell.at(axis)
         if number is None:
             continue
         for rule in [*cell.rules, *chosen.about.controls]:
-            values = figure(results_of(cell, rule, stored)).values
-            found.setdefault((cell.line, rule), {})[number] = values
+            found.setdefault((cell.line, rule), {})[number] = figure(results_of(cell, rule, stored))
     return {name: values for name, values in found.items() if len(values) > 1}
 
 
 def _against(chosen: RunSet, stored: Stored, axis: Name) -> Sheet:
     found = along(chosen, stored, axis)
     numbers = sorted({number for values in found.values() for number in values})
-    rows = [
-        (*name, *(str(Figure(values[n])) if n in values else NONE for n in numbers)) for name, values in found.items()
-    ]
+    rows = [(*name, *(str(values[n]) if n in values else NONE for n in numbers)) for name, values in found.items()]
     head = ("network", "rule", *(AXES[axis].column(n) for n in numbers))
     return Sheet(f"test accuracy against {axis}, %", head, rows)
 
