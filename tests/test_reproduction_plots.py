@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import edgepep
-from edgepep import lineplots, plugins, rules, training
+from edgepep import folders, lineplots, plugins, rules, training
 from edgepep.angles import Angles
 from edgepep.epoch import Epoch
 from edgepep.errors import RecipeError, RunError
@@ -54,7 +54,7 @@ def sheet(chosen, stored, words):
     return next(one for one in table.sheets(chosen, stored) if words in one.title)
 
 
-def test_accuracy_against_depth(made, tmp_path):
+def test_accuracy_against_depth(made, tmp_path, monkeypatch):
     chosen, stored = made(depths(1, 2, 3))
     assert [cell.at("hidden layers") for cell in chosen.cells] == [1, 2, 3]
     found = sheet(chosen, stored, "against hidden layers")
@@ -63,17 +63,20 @@ def test_accuracy_against_depth(made, tmp_path):
         ("digits", rule) for rule in ("pepita", "feedback_alignment", "frozen_hidden")
     ]
     assert all("(n = 2)" in cell for row in found.rows for cell in row[2:])
-    files = plots.save(chosen, stored, tmp_path / "figures")
-    assert [file.name for file in files][2:] == ["tiny-layers.png", "tiny-layers.svg"]
-    again = plots.save(chosen, stored, tmp_path / "again")
-    assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files]
-    (axes,) = plots.figures(chosen, stored)["layers"].axes
+    drawn = plots.figures(chosen, stored)
+    assert list(drawn) == ["curves", "layers"]
+    (axes,) = drawn["layers"].axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "pepita",
         "feedback alignment",
         "frozen hidden",
     ]
     assert axes.get_xscale() == "linear"
+    monkeypatch.setattr(plots, "figures", lambda *_: {"layers": drawn["layers"]})
+    files = plots.save(chosen, stored, tmp_path / "figures")
+    assert [file.name for file in files] == ["tiny-layers.png", "tiny-layers.svg"]
+    again = plots.save(chosen, stored, tmp_path / "again")
+    assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files]
 
 
 def test_where_a_recipe_stands():
@@ -97,6 +100,32 @@ def test_where_a_recipe_stands():
         AXES[axis].column(n) for axis, n in (("modulation strength", 0.03), ("weight bits", 1), ("time steps", 25))
     ]
     assert columns == ["0.03 strength", "1 bit", "25 steps"]
+
+
+def test_a_published_figure_stands_beside_the_runs_that_it_is_of(tmp_path):
+    cells = """
+[[cells]]
+recipe = "mnist-fc"
+rules = ["pepita", "backprop"]
+changes.rules.pepita.strength = 0.01
+[[cells]]
+recipe = "mnist-fc"
+rules = ["pepita"]
+changes.training.epochs = 5
+"""
+    (tmp_path / "set.toml").write_text(HEAD + cells)
+    assert [list(cell.published) for cell in sets.load(tmp_path / "set.toml").cells] == [["backprop"], []]
+
+
+def test_the_page_shows_the_figures_that_there_are(tmp_path, monkeypatch):
+    chosen, stored = sets.load("pepita-table1"), Store(folders.RUNS).read()
+    assert "![" not in page.page([chosen], stored)
+    for name in ("pepita-table1-curves.png", "pepita-table1-curves.svg", "pepita-table10-curves.png"):
+        (tmp_path / name).write_text("")
+    monkeypatch.setattr(page, "FIGURES", tmp_path)
+    lines = [line for line in page.page([chosen], stored).splitlines() if "![" in line]
+    place = "docs/figures/pepita-table1-curves"
+    assert lines == [f"[![PEPITA, Table 1: curves]({place}.png)]({place}.svg)"]
 
 
 def test_two_runs_are_not_one_point(made, tmp_path):
@@ -180,7 +209,7 @@ def test_runs_without_angles_stay_as_they_are(made, tmp_path):
     assert "angles" in "".join(page.page([chosen], after))
     rows = sheet(chosen, after, "update to").rows
     assert [row[-1].count("n = 1") for row in rows] == [1] * len(rows)
-    for identity, result in before.items():  # the same run, measured
+    for result in before.values():  # the same run, measured
         result.path.unlink()
     _, again = made(depths(1, more="angles = true"))
     assert again.keys() == after.keys()
@@ -241,7 +270,7 @@ def test_angles_are_of_one_batch_and_of_the_weights_as_they_are():
     angles = Angles(*next(data.shuffled(32, 0, 1)))
     first = angles(rule)
     assert angles(rule) == first
-    layer, last = rule.network.chain
+    _, last = rule.network.chain
     with torch.no_grad():
         last.synapses.weight.copy_(rule.feedback_matrices()[1])
     assert angles(rule)["0"][0] == pytest.approx(0, abs=0.1)  # fed back through the weights, it is the exact gradient
@@ -253,10 +282,10 @@ def test_a_run_that_goes_on_has_all_its_angles(tmp_path):
     recipe = edgepep.load("digits-fc")
     whole = [epoch.angles for epoch in training.train(recipe, epochs=4, out=tmp_path / "whole", angles=True)]
     seen = training.train(recipe, epochs=4, out=tmp_path / "run", angles=True, policy=training.Policy(save_every=0.0))
-    found = [next(seen).angles, next(seen).angles]
+    assert [next(seen).angles, next(seen).angles] == whole[:2]
     seen.close()
-    found += [epoch.angles for epoch in training.train(recipe, epochs=4, out=tmp_path / "run", angles=True)]
-    assert found == whole
+    rest = [epoch.angles for epoch in training.train(recipe, epochs=4, out=tmp_path / "run", angles=True)]
+    assert rest == whole[-len(rest) :]
     kept = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [Epoch.read(line).angles for line in kept] == whole
 

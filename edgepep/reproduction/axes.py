@@ -13,6 +13,8 @@ Name = Literal["time steps", "weight bits", "hidden layers", "hidden width", "mo
 class Axis(NamedTuple):
     """A number that may differ between cells."""
 
+    kind: str
+    """What its figure is called, in the name of a file."""
     unit: str
     """What follows the number at the head of a column."""
     at: Callable[[Recipe, Sequence[str]], float | None]
@@ -55,9 +57,9 @@ def _strength(recipe: Recipe, rules: Sequence[str]) -> float | None:
 
 
 AXES: dict[Name, Axis] = {
-    "time steps": Axis("steps", _steps),
-    "weight bits": Axis("bits", _bits),
-    "hidden layers": Axis("hidden layers", _depth),
-    "hidden width": Axis("wide", _width),
-    "modulation strength": Axis("strength", _strength),
+    "time steps": Axis("steps", "steps", _steps),
+    "weight bits": Axis("bits", "bits", _bits),
+    "hidden layers": Axis("layers", "hidden layers", _depth),
+    "hidden width": Axis("width", "wide", _width),
+    "modulation strength": Axis("strength", "strength", _strength),
 }

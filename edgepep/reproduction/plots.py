@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgepep.errors import EdgepepError
 from edgepep.lineplots import accuracy_against
 from edgepep.reproduction.angles import KINDS, by_epoch
+from edgepep.reproduction.axes import AXES
 from edgepep.reproduction.sets import Cell, RunSet
 from edgepep.reproduction.store import Result
 from edgepep.reproduction.table import Stored, along, results_of
@@ -73,7 +74,7 @@ def figures(chosen: RunSet, stored: Stored) -> dict[str, Figure]:
         values = {name: {n: v.values for n, v in line.items() if v.values} for name, line in named.items()}
         lost = {name: [n for n, v in line.items() if v.failed] for name, line in named.items()}
         if values := {name: line for name, line in values.items() if line}:
-            found[axis.split()[-1]] = accuracy_against(values, axis, lost)
+            found[AXES[axis].kind] = accuracy_against(values, axis, lost)
     if chosen.about.angles and (drawn := over_time(chosen, stored)):
         found["angles"] = drawn
     return found
