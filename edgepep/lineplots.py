@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import count
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from edgepep.errors import EdgepepError
 
@@ -12,7 +13,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Number = TypeVar("Number", int, float)
-_STYLES = ("o-", "s--", "^:", "D-.", "v-", "p--")
+_STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."), ("v", "-"), ("p", "--"))
+
+
+class _Look(NamedTuple):
+    mark: str
+    line: str
+    grey: str
 
 
 def accuracy_against(
@@ -26,7 +33,7 @@ def accuracy_against(
         results: by name, by number: an accuracy in percent, or one for each seed, drawn as their mean
             with bars of one standard deviation.
         axis: what the number is of.
-        diverged: by name, at which numbers a run diverged; crosses below the lines, a row for each name.
+        diverged: by name, at which numbers a run diverged; drawn as hollow marks below the lines, a row for each name.
 
     Raises:
         EdgepepError: if there is nothing to draw.
@@ -36,45 +43,51 @@ def accuracy_against(
 
     if not results or not all(results.values()):
         raise EdgepepError("there are no results; give {name: {number: accuracy in percent}}.")
+    lost: dict[str, Sequence[float]] = {name: list(found) for name, found in (diverged or {}).items() if found}
+    looks = dict(zip(dict.fromkeys([*results, *lost]), _looks(), strict=False))
     figure = Figure(figsize=(6.5, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
-    for i, (name, by_number) in enumerate(results.items()):
-        _line(axes, name, by_number, _STYLES[i % len(_STYLES)], _grey(i))
-    lost: dict[str, Sequence[float]] = {name: list(found) for name, found in (diverged or {}).items() if found}
-    _crosses(axes, lost, list(results))
+    entries = [_line(axes, name, by_number, looks[name]) for name, by_number in results.items()]
+    entries += _marks_below(axes, lost, looks)
     numbers = {float(n) for line in results.values() for n in line} | {n for found in lost.values() for n in found}
     _ticks(axes, sorted(numbers))
     axes.set(xlabel=axis, ylabel="test accuracy, %")
     axes.grid(axis="y", color="0.85", linewidth=0.6)
-    if len(results) > 1 or lost:
-        axes.legend(fontsize=9)
+    if len(entries) > 1:
+        axes.legend(handles=entries, fontsize=9)
     return figure
 
 
-def _grey(i: int) -> str:
-    return ("black", "0.45")[(i + i // len(_STYLES)) % 2]
+def _looks() -> Iterator[_Look]:
+    """Marks, lines and greys, all different as long as they can be."""
+    for i in count():
+        mark, line = _STYLES[i % len(_STYLES)]
+        yield _Look(mark, line, ("black", "0.45")[(i + i // len(_STYLES)) % 2])
 
 
-def _line(axes: Any, name: str, by_number: Mapping[Number, float | Sequence[float]], style: str, grey: str) -> None:
+def _line(axes: Any, name: str, by_number: Mapping[Number, float | Sequence[float]], look: _Look) -> Any:
     numbers = sorted(by_number)
     seeds = [[v] if isinstance(v, (int, float)) else list(v) for v in (by_number[n] for n in numbers)]
     spread = [stdev(values) if len(values) > 1 else 0.0 for values in seeds]
-    drawn: dict[str, Any] = {"markersize": 5, "linewidth": 1.3, "color": grey, "label": name}
-    middle = [mean(values) for values in seeds]
-    axes.errorbar(numbers, middle, spread if any(spread) else None, fmt=style, capsize=3, **drawn)
+    drawn: dict[str, Any] = {"markersize": 5, "linewidth": 1.3, "color": look.grey, "label": name}
+    bars = spread if any(spread) else None
+    return axes.errorbar(numbers, [mean(v) for v in seeds], bars, fmt=look.mark + look.line, capsize=3, **drawn)
 
 
-def _crosses(axes: Any, lost: Mapping[str, Sequence[float]], names: Sequence[str]) -> None:
-    """Crosses in a strip below the lowest point."""
+def _marks_below(axes: Any, lost: Mapping[str, Sequence[float]], looks: Mapping[str, _Look]) -> list[Any]:
+    """Hollow marks in a strip below the lowest point."""
     if not lost:
-        return
+        return []
     low, high = axes.get_ylim()
     row = 0.05 * (high - low)
     axes.set_ylim(low - row * len(lost), high)
+    axes.axhline(low, color="black", linewidth=0.8)
+    entries = []
     for i, (name, numbers) in enumerate(lost.items()):
-        where = [low - row * (i + 0.35)] * len(numbers)
-        grey = _grey(names.index(name)) if name in names else "black"
-        axes.plot(numbers, where, "x", color=grey, markersize=6, label=f"{name}: diverged")
+        where, look = [low - row * (i + 0.35)] * len(numbers), looks[name]
+        drawn: dict[str, Any] = {"color": look.grey, "markerfacecolor": "white", "markersize": 6}
+        entries += axes.plot(numbers, where, look.mark, label=f"{name}: diverged", **drawn)
+    return entries
 
 
 def _ticks(axes: Any, every: Sequence[float]) -> None:

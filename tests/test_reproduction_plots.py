@@ -157,12 +157,12 @@ def test_accuracy_against_the_strength_of_modulation(made, tmp_path):
     assert found.rows[0][-1] == "2 diverged"
     assert (tmp_path / "runs" / "digits-fc-epochs2-strength0.01-pepita-0.json").exists()
     (axes,) = plots.figures(chosen, stored)["strength"].axes
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["pepita: diverged", "pepita"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["pepita", "pepita: diverged"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0.01", "0.1", "0.9"]
     assert axes.get_xscale() == "log"
-    cross = next(line for line in axes.lines if line.get_marker() == "x")
-    assert cross.get_xdata().tolist() == [0.9]
-    assert axes.get_ylim()[0] < cross.get_ydata()[0] < min(axes.lines[0].get_ydata())
+    mark = next(line for line in axes.lines if line.get_markerfacecolor() == "white")
+    assert list(mark.get_xdata()) == [0.9]
+    assert axes.get_ylim()[0] < mark.get_ydata()[0] < min(axes.containers[0].lines[0].get_ydata())
 
 
 def test_many_lines_are_told_apart():

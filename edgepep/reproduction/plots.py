@@ -70,9 +70,12 @@ def figures(chosen: RunSet, stored: Stored) -> dict[str, Figure]:
     if axis := chosen.about.against:
         lines = along(chosen, stored, axis)
         alone = len({network for network, _ in lines}) == 1
-        named = {(rule if alone else f"{net} {rule}").replace("_", " "): line for (net, rule), line in lines.items()}
-        values = {name: {n: v.values for n, v in line.items() if v.values} for name, line in named.items()}
-        lost = {name: [n for n, v in line.items() if v.failed] for name, line in named.items()}
+        values, lost = {}, {}
+        for (network, rule), line in lines.items():
+            name = (rule if alone else f"{network} {rule}").replace("_", " ")
+            # where one seed diverged, the mean of the others would be better than the rule is
+            values[name] = {n: v.values for n, v in line.items() if v.values and not v.failed}
+            lost[name] = [n for n, v in line.items() if v.failed]
         if values := {name: line for name, line in values.items() if line}:
             found[AXES[axis].kind] = accuracy_against(values, axis, lost)
     if chosen.about.angles and (drawn := over_time(chosen, stored)):
