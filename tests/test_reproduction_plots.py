@@ -133,7 +133,7 @@ def test_two_runs_are_not_one_point(made, tmp_path):
     assert sets.load(tmp_path / "twice.toml")  # the same runs, asked for twice
     other = NETWORK.format(hidden='{ synapses = "linear", features = 9, prepare = ["flatten"] },', rate=0.05)
     (tmp_path / "twice.toml").write_text(depths(1, 2) + other)
-    with pytest.raises(RecipeError, match=r"cells\[2\]: pepita is on the line 'digits' at 1 hidden layer already"):
+    with pytest.raises(RecipeError, match=r"cells\[2\]: pepita is on the line 'digits' at 1 hidden layers already"):
         sets.load(tmp_path / "twice.toml")
     (tmp_path / "twice.toml").write_text(depths(1, 2) + other.replace('"digits"', '"wider"'))
     assert len(sets.load(tmp_path / "twice.toml").cells) == 3
@@ -153,7 +153,7 @@ def test_accuracy_against_the_strength_of_modulation(made, tmp_path):
     text = HEAD + 'controls = []\nagainst = "modulation strength"' + STRENGTH.format(0.01) + STRENGTH.format(0.1) + wild
     chosen, stored = made(text)
     found = sheet(chosen, stored, "against modulation strength")
-    assert found.head[2:] == ("0.01 strength", "0.1 strength", "0.9 strength")
+    assert found.head[2:] == ("0.01", "0.1", "0.9")
     assert found.rows[0][-1] == "2 diverged"
     assert (tmp_path / "runs" / "digits-fc-epochs2-strength0.01-pepita-0.json").exists()
     (axes,) = plots.figures(chosen, stored)["strength"].axes

@@ -16,13 +16,13 @@ class Axis(NamedTuple):
     kind: str
     """What its figure is called, in the name of a file."""
     unit: str
-    """What follows the number at the head of a column."""
+    """What follows the number at the head of a column, if it needs any."""
     at: Callable[[Recipe, Sequence[str]], float | None]
     """The number of a recipe under some rules, if it has one."""
 
     def column(self, number: float) -> str:
-        """Head of a column: "25 steps", "1 hidden layer", "0.03 strength"."""
-        return f"{number:g} {self.unit.removesuffix('s') if number == 1 else self.unit}"
+        """Head of a column: "25 steps", "1 hidden layer", "0.03"."""
+        return f"{number:g} {self.unit.removesuffix('s') if number == 1 else self.unit}".strip()
 
 
 def _steps(recipe: Recipe, rules: Sequence[str]) -> int | None:
@@ -61,5 +61,5 @@ AXES: dict[Name, Axis] = {
     "weight bits": Axis("bits", "bits", _bits),
     "hidden layers": Axis("layers", "hidden layers", _depth),
     "hidden width": Axis("width", "wide", _width),
-    "modulation strength": Axis("strength", "strength", _strength),
+    "modulation strength": Axis("strength", "", _strength),
 }

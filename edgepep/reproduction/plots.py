@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgepep.errors import EdgepepError
 from edgepep.lineplots import accuracy_against
-from edgepep.reproduction.angles import KINDS, by_epoch
+from edgepep.reproduction.angles import KINDS, Series, by_epoch
 from edgepep.reproduction.axes import AXES
 from edgepep.reproduction.sets import Cell, RunSet
 from edgepep.reproduction.store import Result
@@ -111,30 +111,44 @@ def curves(chosen: RunSet, stored: Stored) -> Figure:
 
 def over_time(chosen: RunSet, stored: Stored) -> Figure | None:
     """Angles by epoch, where any are stored: a panel a rule and network, a line a layer, its band one deviation."""
-    drawn = []
-    for kind in KINDS:
-        for cell in chosen.cells:
-            for rule in cell.rules:
-                if runs := [r.angles[kind] for r in results_of(cell, rule, stored) if kind in r.angles]:
-                    drawn.append((kind, f"{rule.replace('_', ' ')} on {cell.title} (n = {len(runs)})", runs))
-    if not drawn:
+    named = [(cell, rule, results_of(cell, rule, stored)) for cell in chosen.cells for rule in cell.rules]
+    found = {
+        (i, kind): runs
+        for i, (*_, results) in enumerate(named)
+        for kind in KINDS
+        if (runs := [r.angles[kind] for r in results if kind in r.angles])
+    }
+    if not found:
         return None
-    layers = list(dict.fromkeys(layer for _, _, runs in drawn for run in runs for layer in run))
-    highest = max(a for *_, runs in drawn for run in runs for angles in run.values() for a in angles if a is not None)
-    figure, panels = _panels(len(drawn), min(max(sum(k == kind for k, *_ in drawn) for kind in KINDS), 3))
-    for axes, (kind, title, runs) in zip(panels.flat, drawn, strict=False):
-        for i, layer in enumerate(layers):
-            line, mark, grey = _OF_LAYERS[i % len(_OF_LAYERS)]
-            style = {"linestyle": line, "marker": mark, "markersize": 3.5, "color": grey, "label": f"layer {layer}"}
-            _band(axes, by_epoch(runs, layer), **style)
-        axes.axhline(90, color="0.6", linewidth=0.8)
-        _title(axes, title)
-        axes.set(xlabel="epoch", ylabel=f"{KINDS[kind]}, °", yticks=range(0, 181, 30))
-        axes.set_ylim(-3, max(97.0, highest + 3))
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(axis="y", color="0.9", linewidth=0.6)
+    shown = sorted({i for i, _ in found})
+    rows = [(kind, shown[i : i + 3]) for kind in KINDS for i in range(0, len(shown), 3)]
+    rows = [(kind, row) for kind, row in rows if any((i, kind) in found for i in row)]
+    layers = list(dict.fromkeys(layer for runs in found.values() for run in runs for layer in run))
+    highest = max(a for runs in found.values() for run in runs for v in run.values() for a in v if a is not None)
+    columns = min(len(shown), 3)
+    figure, panels = _panels(columns * len(rows), columns)
+    for line, (kind, row) in zip(panels, rows, strict=True):
+        for axes in line[len(row) :]:
+            axes.set_visible(False)
+        for axes, i in zip(line, row, strict=False):
+            (cell, rule, _), runs = named[i], found.get((i, kind), [])
+            _angles(axes, runs, layers)
+            _title(axes, f"{rule.replace('_', ' ')} on {cell.title} {_counted([len(runs)])}")
+            axes.set(ylabel=f"{KINDS[kind]}, °", ylim=(-3, max(97.0, highest + 3)))
     _legend(figure, panels)
     return figure
+
+
+def _angles(axes: Any, runs: Sequence[Series], layers: Sequence[str]) -> None:
+    axes.set_visible(bool(runs))
+    for i, layer in enumerate(layers):
+        line, mark, grey = _OF_LAYERS[i % len(_OF_LAYERS)]
+        style = {"linestyle": line, "marker": mark, "markersize": 3.5, "color": grey, "label": f"layer {layer}"}
+        _band(axes, by_epoch(runs, layer), **style)
+    axes.axhline(90, color="0.6", linewidth=0.8)
+    axes.set(xlabel="epoch", yticks=range(0, 181, 30))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(axis="y", color="0.9", linewidth=0.6)
 
 
 def _panels(count: int, columns: int) -> tuple[Figure, Any]:
@@ -146,6 +160,12 @@ def _panels(count: int, columns: int) -> tuple[Figure, Any]:
     for axes in list(panels.flat)[count:]:
         axes.set_visible(False)
     return figure, panels
+
+
+def _counted(seeds: Sequence[int]) -> str:
+    """How many, in words that stay on one line."""
+    few, most = min(seeds), max(seeds)
+    return (f"(n = {few})" if few == most else f"(n = {few} to {most})").replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _title(axes: Any, text: str) -> None:
@@ -175,9 +195,7 @@ def _panel(axes: Any, cell: Cell, found: dict[str, list[Result]], rules: Sequenc
         if points := cell.curve.get(rule):
             x, y = [p.epoch for p in points], [p.accuracy for p in points]
             axes.plot(x, y, "o", markerfacecolor="white", markeredgecolor="black", label=f"{rule}, published")
-    seeds = sorted({len(results) for results in found.values()})
-    counted = f"n = {seeds[0]}" + (f" to {seeds[-1]}" if len(seeds) > 1 else "")
-    _title(axes, f"{cell.title} ({counted})")
+    _title(axes, f"{cell.title} {_counted([len(results) for results in found.values()])}")
     axes.set(xlabel="epoch", ylabel="test accuracy, %")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y", color="0.9", linewidth=0.6)

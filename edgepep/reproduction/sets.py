@@ -154,7 +154,7 @@ def _one_at_each_place(cells: list[Cell], axis: axes.Name, path: Path) -> None:
             continue
         for rule, digest in cell.settings.items():
             if found.setdefault((cell.line, rule, number), digest) != digest:
-                there = f"{rule} is on the line {cell.line!r} at {axes.AXES[axis].column(number)} already"
+                there = f"{rule} is on the line {cell.line!r} at {number:g} {axis} already"
                 raise RecipeError(f"{path}: cells[{i}]: {there}, with other settings; give one a `line` of its own.")
 
 
