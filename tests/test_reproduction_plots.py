@@ -99,7 +99,7 @@ def test_where_a_recipe_stands():
     columns = [
         AXES[axis].column(n) for axis, n in (("modulation strength", 0.03), ("weight bits", 1), ("time steps", 25))
     ]
-    assert columns == ["0.03 strength", "1 bit", "25 steps"]
+    assert columns == ["0.03", "1 bit", "25 steps"]
 
 
 def test_a_published_figure_stands_beside_the_runs_that_it_is_of(tmp_path):
