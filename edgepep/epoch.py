@@ -17,7 +17,7 @@ class Progress(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """What one epoch gave: mean training loss, accuracies in percent, seconds of training."""
+    """What one epoch gave: mean training loss, accuracies in percent, seconds of training, angles if asked for."""
 
     epoch: int
     loss: float
@@ -27,6 +27,8 @@ class Epoch(NamedTuple):
     seconds: float
     held_out_accuracy: float | None = None
     """Of samples taken from the training set, where a run is judged by them; it has no test accuracy then."""
+    angles: dict[str, list[float | None]] | None = None
+    """By layer, in degrees, where they are measured: as `edgepep.angles.Angles` gives them."""
 
     @classmethod
     def read(cls, table: dict[str, Any]) -> Epoch:
@@ -47,11 +49,15 @@ class Epoch(NamedTuple):
         """By name, without the accuracy that there is none of; the one there is stands where the other would."""
         left_out = "held_out_accuracy" if self.held_out_accuracy is None else "test_accuracy"
         order = ("epoch", "loss", "train_accuracy", "test_accuracy", "held_out_accuracy", "seconds")
-        return {name: getattr(self, name) for name in order if name != left_out}
+        table = {name: getattr(self, name) for name in order if name != left_out}
+        return table if self.angles is None else table | {"angles": self.angles}
 
     def row(self) -> list[Any]:
-        """As `Epoch(*row)` takes it."""
-        return list(self if self.held_out_accuracy is not None else self[:-1])
+        """As `Epoch(*row)` takes it, without what it does not have at the end."""
+        row = list(self)
+        while row[-1] is None:
+            row.pop()
+        return row
 
 
 def judged_on(held_out: bool) -> str:

@@ -7,6 +7,8 @@ _INSTALLED = (_PACKAGE / "share").is_dir()
 SHARE = _PACKAGE / "share" if _INSTALLED else _PACKAGE.parent
 MODELS = SHARE / "models"
 EXPORT = SHARE / "export"
+FIGURES = SHARE / "docs" / "figures"
+"""Of sets, which the page of results shows; a wheel has none."""
 SETS = SHARE / "results" / "sets"
 DEVICE = SHARE / "results" / "device.json"
 """What exports did on emulated boards: `python -m benchmarks.device`."""

@@ -43,6 +43,7 @@ class Loop:
         held_out: samples taken from the training set, evaluated after each epoch in place of a test set.
         watch: called every few steps.
         before_step: called with (rule, x, target, samples) before every step.
+        angles: called with the rule after the last step of each epoch; the Epoch holds what it gives.
 
     """
 
@@ -60,11 +61,12 @@ class Loop:
         held_out: Data | None = None,
         watch: Callable[[Progress], None] | None = None,
         before_step: BeforeStep | None = None,
+        angles: Callable[[Rule], dict[str, list[float | None]]] | None = None,
     ) -> None:
         self.rule, self.data, self.optimizer, self.scheduler = rule, data, optimizer, scheduler
         self.test, self.held_out = test, held_out
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
-        self.watch, self.before_step = watch, before_step
+        self.watch, self.before_step, self.angles = watch, before_step, angles
         self.learn: Callable[[Tensor, Tensor, Tensor], Outcome] = rule
         """What is called on each batch: the rule, or what shares its work among processes."""
         self.after_step: Callable[[Outcome], None] | None = None
@@ -86,11 +88,12 @@ class Loop:
         """
         while self.epoch <= self.epochs:
             loss, train_accuracy = self._rest_of_epoch()
+            angles = self.angles(self.rule) if self.angles else None
             test, held_out = self._accuracy(self.test), self._accuracy(self.held_out)
             if self.scheduler is not None:
                 self.scheduler.step()
             test = math.nan if test is None else test
-            self.history.append(Epoch(self.epoch, loss, train_accuracy, test, self.seconds, held_out))
+            self.history.append(Epoch(self.epoch, loss, train_accuracy, test, self.seconds, held_out, angles))
             self._begin(self.epoch + 1)
             yield self.history[-1]
 

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from edgepep.errors import EdgepepError
+from edgepep.lineplots import accuracy_against
 from edgepep.network import Network
 from edgepep.neurons import Spiking
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_STYLES = ("o-", "s--", "^:", "D-.", "v-", "x--")
 _RATE = "firing rate, spikes per neuron and time step"
 
 
@@ -131,42 +130,8 @@ def rates(network: Network, x: Tensor, bins: int = 20) -> Figure:
 
 
 def accuracy_against_steps(results: Mapping[str, Mapping[int, float | Sequence[float]]]) -> Figure:
-    """Test accuracy against the number of time steps; see `accuracy_against`."""
+    """Test accuracy against the number of time steps; see `edgepep.lineplots.accuracy_against`."""
     return accuracy_against(results, "time steps")
-
-
-def accuracy_against(results: Mapping[str, Mapping[int, float | Sequence[float]]], axis: str) -> Figure:
-    """Test accuracy against a number, a line for each of what is compared.
-
-    Args:
-        results: by name, by number: an accuracy in percent, or one for each seed, drawn as their mean
-            with bars of one standard deviation.
-        axis: what the number counts.
-
-    Raises:
-        EdgepepError: if there is nothing to draw.
-
-    """
-    if not results or not all(results.values()):
-        raise EdgepepError("there are no results; give {name: {steps: accuracy in percent}}.")
-    figure, (axes,) = _panels(1, 3.6)
-    for i, (name, by_steps) in enumerate(results.items()):
-        steps = sorted(by_steps)
-        seeds = [[v] if isinstance(v, (int, float)) else list(v) for v in (by_steps[s] for s in steps)]
-        spread = [stdev(values) if len(values) > 1 else 0.0 for values in seeds]
-        drawn: dict[str, Any] = {"markersize": 5, "linewidth": 1.3, "color": ("black", "0.45")[i % 2], "label": name}
-        middle = [mean(values) for values in seeds]
-        axes.errorbar(steps, middle, spread if any(spread) else None, fmt=_STYLES[i % len(_STYLES)], capsize=3, **drawn)
-    every = sorted({s for by_steps in results.values() for s in by_steps})
-    if every[-1] >= 10 * every[0]:
-        axes.set_xscale("log")
-    axes.set_xticks(every, [str(s) for s in every])
-    axes.set_xticks([], minor=True)
-    axes.set(xlabel=axis, ylabel="test accuracy, %")
-    axes.grid(axis="y", color="0.85", linewidth=0.6)
-    if len(results) > 1:
-        axes.legend(fontsize=9)
-    return figure
 
 
 def _one(x: Tensor, sample: int) -> Tensor:

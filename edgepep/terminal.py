@@ -88,6 +88,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[
     chosen = range(len(head)) if columns is None or console.width >= 120 else columns
     shown = Table(*(head[c] for c in chosen), box=SIMPLE_HEAD, pad_edge=False)
     shown.columns[0].no_wrap = True
+    for column in shown.columns[1:]:
+        column.overflow = "fold"  # on more lines, with nothing cut off
     for row in rows:
         shown.add_row(*(row[c] for c in chosen))
     console.print(shown)

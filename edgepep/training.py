@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
 from edgepep import checkpoint, datasets, rundir
+from edgepep.angles import Angles
 from edgepep.build import rule_class
 from edgepep.datasets import Data
 from edgepep.epoch import Epoch, Progress
@@ -97,6 +98,7 @@ def train(
     before_step: BeforeStep | None = None,
     policy: Policy = AS_USUAL,
     group: Group | None = None,
+    angles: bool = False,
 ) -> Iterator[Epoch]:
     """Run a recipe, yielding each Epoch; with `out`, keep it in a run directory.
 
@@ -117,6 +119,8 @@ def train(
         before_step: called before every step, such as an edgepep.Diagnostics.
         policy: when to keep the state, and what to do when the loss is not finite or a signal asks to stop.
         group: of processes that share each step, from `edgepep.group.joined`; the first keeps the run and yields.
+        angles: measure, after each epoch, the angle between each layer's update and the exact gradient, and between
+            its feedback and its weights, on the first batch of the first epoch; training is the same without.
 
     Raises:
         EdgepepError: for a device or epochs that cannot be, and what loading, building and fitting raise.
@@ -133,7 +137,8 @@ def train(
     path, asked = None if out is None else Path(out), checkpoint.asked_for(recipe, rule, seed, epochs, device, parts)
     if group and policy.on_divergence != "stop":
         raise EdgepepError(f"on_divergence is {policy.on_divergence!r}; several processes can only stop.")
-    if group and group.rank:
+    rank = group.rank if group else 0
+    if rank:
         path = None  # the first process keeps the run
     if path:
         rundir.check(path, asked, policy.resume)
@@ -157,6 +162,7 @@ def train(
         held_out=held_out,
         watch=watch,
         before_step=before_step,
+        angles=Angles(*next(data.shuffled(settings.batch_size, seed, 1))) if angles and not rank else None,
     )
     if group is None:
         yield from loop.run() if path is None else Keeper(path, loop, recipe, asked, policy).run()

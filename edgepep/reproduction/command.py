@@ -133,7 +133,7 @@ def _show(chosen: RunSet, stored: Stored, plot: Path | None) -> None:
         if sheet.rows:
             print(f"\n{sheet.title}")
             table(sheet.head, sheet.rows)
-    print("\n" + "\n".join([*notes(chosen), f"source: {chosen.about.source}"]))
+    print("\n" + "\n".join([*notes(chosen, stored), f"source: {chosen.about.source}"]))
     if plot is not None:
         from edgepep.reproduction import plots
 

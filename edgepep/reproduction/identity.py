@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from edgepep.models import Recipe
 
+_LONGEST = 120  # characters for a recipe and its changes in the name of a file
+
 
 class Identity(NamedTuple):
     """A run's own: the digest of all but its seed, and the seed."""
@@ -33,6 +35,8 @@ class Plan(NamedTuple):
     """What it is stored by."""
     command: str
     """That asks for it, as it is stored beside the result."""
+    angles: bool = False
+    """Whether to measure them too; the run is the same run without."""
 
     @property
     def held_out(self) -> int:
@@ -41,17 +45,23 @@ class Plan(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Name of its file, without the suffix: recipe, changes, rule and seed."""
-        return "-".join([self.recipe.name, *words(self.changes), self.rule, str(self.seed)])
+        """Name of its file, without the suffix: recipe, changes and the rule's options among them, rule and seed."""
+        own = self.changes.get("rules", {}).get(self.rule, {})
+        options = words({key: value for key, value in own.items() if not isinstance(value, dict)})
+        what = "-".join([self.recipe.name, *words(self.changes), *options])
+        what = what if len(what) <= _LONGEST else f"{what[:_LONGEST]}-{self.identity.setting[:8]}"
+        return "-".join([what, self.rule, str(self.seed)])
 
 
 def words(changes: dict[str, Any], between: str = "") -> list[str]:
-    """Changes of a recipe in short, such as steps10; tables of rules are not named."""
+    """Changes of a recipe in short, such as steps10; tables of rules are not named, layers by their features."""
     found = []
     for key, value in changes.items():
         if isinstance(value, dict):
             found += words(value, between) if key != "rules" else []
         else:
+            if isinstance(value, list):
+                value = " ".join(str(v.get("features", "")) if isinstance(v, dict) else str(v) for v in value)
             found.append("".join(c for c in f"{key}{between}{value}" if c.isalnum() or c in "._- ="))
     return found
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from edgepep.folders import FIGURES
+from edgepep.reproduction.axes import AXES
 from edgepep.reproduction.identity import Plan
 from edgepep.reproduction.sets import RunSet
 from edgepep.reproduction.store import Result
 from edgepep.reproduction.table import Sheet, Stored, notes, sheets
 
+KINDS = ("curves", "angles", *(axis.kind for axis in AXES.values()))
+"""Of figures, as their files are named."""
 _HEAD = """# Results
 
 Written by `edgepep results --out RESULTS.md` from the sets in `results/sets/` and the runs in `results/runs/`; not by
@@ -47,10 +51,18 @@ def _section(one: RunSet, plans: Sequence[Plan], own: Sequence[Result], stored: 
     lines += [f"{command}. {one.about.text}", "", f"Source: {one.about.source}.", ""]
     for sheet in sheets(one, stored):
         lines += [f"**{sheet.title}**", "", *markdown(sheet), ""] if sheet.rows else []
-    lines += [line for note in notes(one) for line in (note, "")]
+    lines += [line for figure in _figures(one) for line in (figure, "")]
+    lines += [line for note in notes(one, stored) for line in (note, "")]
     missing = sum(plan.identity not in stored for plan in plans)
     there = f"{len(plans) - missing} of {len(plans)} runs are stored"
     return "\n".join([*lines, f"{there}, done on:", "", *_machines(own), ""])
+
+
+def _figures(one: RunSet) -> list[str]:
+    """Those in docs/figures, as `edgepep reproduce NAME --plot docs/figures` drew them; each leads to its SVG."""
+    kinds = [path.stem.removeprefix(f"{one.name}-") for path in sorted(FIGURES.glob(f"{one.name}-*.png"))]
+    places = {kind: f"docs/figures/{one.name}-{kind}" for kind in kinds if kind in KINDS}
+    return [f"[![{one.about.title}: {kind}]({place}.png)]({place}.svg)" for kind, place in places.items()]
 
 
 def _machines(own: Sequence[Result]) -> list[str]:

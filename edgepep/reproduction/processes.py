@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -46,8 +46,11 @@ class _Worker:
     def end(self) -> None:
         """Stop the process; a run that is under way keeps its state first."""
         self.process.terminate()
+        with suppress(EOFError, OSError):
+            while self.connection.recv() is not None:  # heard out, so that it never waits to say something
+                pass
+        self.connection.close()  # a run that ended as the signal came took no notice of it; the next recv does
         self.process.join()
-        self.connection.close()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from edgepep import checkpoint, datasets, rundir, signals, training
 from edgepep.epoch import Epoch, accuracy_key
 from edgepep.errors import DataError, DivergenceError, RunError, Stopped
 from edgepep.keeper import Policy
+from edgepep.reproduction import angles
 from edgepep.reproduction.identity import Plan
 from edgepep.reproduction.store import Store, curve_keys
 
@@ -116,6 +117,7 @@ def _perform(plan: Plan, where: Where, stop: signals.Stop) -> Iterator[Said]:
                 data_dir=where.data_dir,
                 out=work,
                 policy=Policy(save_every=_SAVE_EVERY, stop=stop),
+                angles=plan.angles,
             ):
                 yield Said(plan, "epoch", epoch)
     except DivergenceError as error:
@@ -154,7 +156,9 @@ def record(plan: Plan, about: dict[str, Any], epochs: list[Epoch], failed: str =
         "settings": about["recipe"],
         **{key: value for key, value in about.items() if key not in ("recipe", "rule", "seed", "epochs")},
     }
-    return table | {"curve": {key: [round(float(getattr(e, key)), 6) for e in epochs] for key in curve_keys(held_out)}}
+    table["curve"] = {key: [round(float(getattr(e, key)), 6) for e in epochs] for key in curve_keys(held_out)}
+    measured = any(epoch.angles is not None for epoch in epochs)
+    return table | ({"angles": angles.record(epochs)} if measured else {})
 
 
 def _in_turn(plans: Iterable[Plan], where: Where) -> Iterator[Said]:

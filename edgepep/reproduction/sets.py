@@ -11,6 +11,7 @@ from edgepep import models, plugins, rules, toml_files
 from edgepep.errors import EdgepepError, RecipeError
 from edgepep.folders import SETS
 from edgepep.models import Recipe
+from edgepep.reproduction import axes
 from edgepep.reproduction.identity import Identity, Plan, setting, words
 from edgepep.tables import Positive, Reported, Table, explained
 
@@ -39,7 +40,7 @@ class CellTable(Table):
     title: str | None = None
     """What to call the cell in tables; else the recipe's name and its changes."""
     line: str | None = None
-    """What to call the cell where results are set against steps or bits; else the recipe's name."""
+    """What to call the cell where results are set against a number; else the recipe's name."""
     rules: Annotated[list[str], Field(min_length=1)]
     changes: dict[str, Any] = Field(default_factory=dict)
     """Of the recipe, as `Recipe.but` takes them."""
@@ -60,8 +61,10 @@ class SetTable(Table):
     """Of the figures that the recipes hold."""
     controls: list[str] = Field(default_factory=lambda: ["frozen_hidden"])
     slowness: bool = False
-    against: Literal["time steps", "weight bits"] | None = None
+    against: axes.Name | None = None
     """What a further table and figure set the accuracy against."""
+    angles: bool = False
+    """Whether runs measure, after each epoch, the angles between updates and exact gradients."""
     cells: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
@@ -83,16 +86,14 @@ class Cell(NamedTuple):
         """Name of the recipe, with what is changed in it."""
         return self.own_title or ", ".join([self.recipe.name, *words(self.changes, " = ")])
 
-    def at(self, axis: str) -> int | None:
-        """Number of time steps, or of bits of the weights (32 for floats), if the cell has one."""
-        if axis == "time steps":
-            return self.recipe.time.steps if self.recipe.time else None
-        return self.recipe.precision.weight_bits if self.recipe.precision else 32
+    def at(self, axis: axes.Name) -> float | None:
+        """Where the cell stands along an axis, if it does."""
+        return axes.AXES[axis].at(self.recipe, self.rules)
 
-    def plan(self, rule: str, seed: int, command: str = "") -> Plan:
+    def plan(self, rule: str, seed: int, command: str = "", angles: bool = False) -> Plan:
         """One run of the cell."""
         epochs, identity = self.recipe.settings(rule).epochs, Identity(self.settings[rule], seed)
-        return Plan(self.recipe, self.changes, rule, seed, epochs, identity, command)
+        return Plan(self.recipe, self.changes, rule, seed, epochs, identity, command, angles)
 
 
 class RunSet(NamedTuple):
@@ -117,7 +118,7 @@ class RunSet(NamedTuple):
             for cell in self.cells:
                 for rule in cell.settings:
                     if Identity(cell.settings[rule], seed) not in found:
-                        plan = cell.plan(rule, seed, f"edgepep reproduce {self.name}")
+                        plan = cell.plan(rule, seed, f"edgepep reproduce {self.name}", self.about.angles)
                         found[plan.identity] = plan
         return list(found.values())
 
@@ -138,7 +139,23 @@ def load(name: str | Path) -> RunSet:
     path = Path(name) if str(name).endswith(".toml") else SETS / f"{plugins.check('set', str(name), names())}.toml"
     about = _checked(SetTable, toml_files.read(path), (), path)
     _known(about.controls, "controls", path)
-    return RunSet(path.stem, about, [_cell(about, i, table, path) for i, table in enumerate(about.cells)])
+    cells = [_cell(about, i, table, path) for i, table in enumerate(about.cells)]
+    if about.against:
+        _one_at_each_place(cells, about.against, path)
+    return RunSet(path.stem, about, cells)
+
+
+def _one_at_each_place(cells: list[Cell], axis: axes.Name, path: Path) -> None:
+    """Raise RecipeError if two different runs would be one point of a line."""
+    found: dict[tuple[str, str, float], str] = {}
+    for i, cell in enumerate(cells):
+        number = cell.at(axis)
+        if number is None:
+            continue
+        for rule, digest in cell.settings.items():
+            if found.setdefault((cell.line, rule, number), digest) != digest:
+                there = f"{rule} is on the line {cell.line!r} at {number:g} {axis} already"
+                raise RecipeError(f"{path}: cells[{i}]: {there}, with other settings; give one a `line` of its own.")
 
 
 def _cell(about: SetTable, i: int, given: dict[str, Any], path: Path) -> Cell:
@@ -146,8 +163,8 @@ def _cell(about: SetTable, i: int, given: dict[str, Any], path: Path) -> Cell:
     table = _checked(CellTable, given, (place,), path)
     _known([*table.rules, *table.published, *table.curve], place, path)
     try:
-        recipe = models.load(table.recipe)
-        recipe = recipe.but(**table.changes) if table.changes else recipe
+        whole = models.load(table.recipe)
+        recipe = whole.but(**table.changes) if table.changes else whole
     except EdgepepError as error:
         raise RecipeError(f"{path}: {place}: {error}") from error
     published = {}
@@ -155,18 +172,23 @@ def _cell(about: SetTable, i: int, given: dict[str, Any], path: Path) -> Cell:
         reported = recipe.reported(rule)
         if rule in table.published:
             published[rule] = _checked(Published, table.published[rule], (place, "published", rule), path)
-        elif reported:
+        elif reported and _whole(recipe, rule) == _whole(whole, rule):  # it answers to no other run than the recipe's
             published[rule] = Published(**reported.model_dump(), confidence=about.confidence)
     curve = {
         rule: [_checked(Point, point, (place, "curve", rule), path) for point in points]
         for rule, points in table.curve.items()
     }
     trained = dict.fromkeys([*table.rules, *about.controls])
-    settings = {rule: setting(recipe, rule, recipe.settings(rule).epochs) for rule in trained}
+    settings = {rule: _whole(recipe, rule) for rule in trained}
     for rule in trained:
         if held_out := recipe.settings(rule).held_out:
             raise RecipeError(f"{path}: {place}: {rule} holds out {held_out} samples; a set is judged on the test set.")
     return Cell(recipe, table.title, table.line or recipe.name, table.changes, table.rules, settings, published, curve)
+
+
+def _whole(recipe: Recipe, rule: str) -> str:
+    """Digest of a run to the recipe's last epoch."""
+    return setting(recipe, rule, recipe.settings(rule).epochs)
 
 
 def _known(given: list[str], place: str, path: Path) -> None:

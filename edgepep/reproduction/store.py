@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from edgepep import models
 from edgepep.epoch import accuracy_key
 from edgepep.errors import EdgepepError, RunError
+from edgepep.reproduction import angles
+from edgepep.reproduction.angles import Series
 from edgepep.reproduction.identity import Identity, Plan, setting
 
 
@@ -30,6 +32,8 @@ class Result(NamedTuple):
     """After the last epoch, in percent: of the test set, or of held-out samples; None where training failed."""
     curve: dict[str, list[float]]
     """By epoch: loss, train_accuracy, test_accuracy or held_out_accuracy, seconds."""
+    angles: dict[str, Series]
+    """By kind, by layer, by epoch, in degrees; empty where none were asked for."""
 
     @property
     def seconds(self) -> float:
@@ -160,7 +164,8 @@ def read(path: Path) -> Result:
             raise ValueError(f"its curve does not have {epochs} epochs")
         if accuracy is not None and abs(accuracy - curve[judged][-1]) > 0.01:
             raise ValueError(f"{judged} is {accuracy}, its curve ends at {curve[judged][-1]}")
-        return Result(path, Identity(setting(recipe, rule, epochs), seed), about, accuracy, curve)
+        measured = angles.read(about.get("angles", {}), lengths.pop())
+        return Result(path, Identity(setting(recipe, rule, epochs), seed), about, accuracy, curve, measured)
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}.") from error
     except KeyError as error:

@@ -1,4 +1,4 @@
-"""The tables of a set: published figures beside ours, curves, time steps and slowness, from stored results alone."""
+"""The tables of a set, from stored results alone: published figures beside ours, curves, numbers, slowness, angles."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import NamedTuple
 
+from edgepep.reproduction import angles
+from edgepep.reproduction.axes import AXES, Name
 from edgepep.reproduction.identity import Identity
 from edgepep.reproduction.sets import Cell, Published, RunSet
 from edgepep.reproduction.slowness import slowness
@@ -70,17 +72,25 @@ def sheets(chosen: RunSet, stored: Stored) -> list[Sheet]:
         found.append(_against(chosen, stored, chosen.about.against))
     if chosen.about.slowness:
         found.append(_slowness(chosen, stored))
+    if chosen.about.angles:
+        found += [_angles(chosen, stored, kind) for kind in angles.KINDS]
     return found
 
 
-def notes(chosen: RunSet) -> list[str]:
-    """What the marks in a set's tables mean, where the figures are published, and which controls are one."""
+def notes(chosen: RunSet, stored: Stored) -> list[str]:
+    """What the marks in a set's tables mean, which controls are one, and what was not measured."""
     figures = [p for cell in chosen.cells for p in cell.published.values()]
     found = [note for mark, note in NOTES.items() if any(p.confidence == mark for p in figures)]
     if any(p.std for p in figures):
         found.append("difference: ours minus published, in the published standard deviation (σ).")  # noqa: RUF001
     if {"frozen_hidden", "last_layer"} <= set(chosen.about.controls):
         found.append("last layer: one layer is trained, so it is the frozen-hidden control; the same runs count.")
+    if chosen.about.angles:
+        every = [r for cell in chosen.cells for rule in cell.rules for r in results_of(cell, rule, stored)]
+        without = sorted({r.path.name for r in every if "angles" not in r.about and r.curve["loss"]})
+        if without:
+            more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+            found.append(f"not asked for angles when done: {without[0]}{more}; a run that is removed is done again.")
     return found
 
 
@@ -126,27 +136,37 @@ def _curve(chosen: RunSet, cell: Cell, rule: str, stored: Stored) -> Sheet:
     return Sheet(f"test accuracy along the learning curve of {rule} on {cell.title}, %", head, rows)
 
 
-def along(chosen: RunSet, stored: Stored, axis: str) -> dict[tuple[str, str], dict[int, list[float]]]:
-    """Accuracies by line and rule, by number of time steps or bits, where there are at least two such numbers."""
-    found: dict[tuple[str, str], dict[int, list[float]]] = {}
+def along(chosen: RunSet, stored: Stored, axis: Name) -> dict[tuple[str, str], dict[float, Figure]]:
+    """Accuracies by line and rule, by the cell's number, where there are at least two such numbers."""
+    found: dict[tuple[str, str], dict[float, Figure]] = {}
     for cell in chosen.cells:
         number = cell.at(axis)
         if number is None:
             continue
         for rule in [*cell.rules, *chosen.about.controls]:
-            values = figure(results_of(cell, rule, stored)).values
-            found.setdefault((cell.line, rule), {})[number] = values
+            found.setdefault((cell.line, rule), {})[number] = figure(results_of(cell, rule, stored))
     return {name: values for name, values in found.items() if len(values) > 1}
 
 
-def _against(chosen: RunSet, stored: Stored, axis: str) -> Sheet:
+def _against(chosen: RunSet, stored: Stored, axis: Name) -> Sheet:
     found = along(chosen, stored, axis)
     numbers = sorted({number for values in found.values() for number in values})
-    rows = [
-        (*name, *(str(Figure(values[n])) if n in values else NONE for n in numbers)) for name, values in found.items()
-    ]
-    unit = axis.split()[-1]
-    return Sheet(f"test accuracy against {axis}, %", ("network", "rule", *(f"{n} {unit}" for n in numbers)), rows)
+    rows = [(*name, *(str(values[n]) if n in values else NONE for n in numbers)) for name, values in found.items()]
+    head = ("network", "rule", *(AXES[axis].column(n) for n in numbers))
+    return Sheet(f"test accuracy against {axis}, %", head, rows)
+
+
+def _angles(chosen: RunSet, stored: Stored, kind: str) -> Sheet:
+    rows = []
+    for cell in chosen.cells:
+        for rule in cell.rules:
+            runs = [r.angles[kind] for r in results_of(cell, rule, stored) if kind in r.angles]
+            for layer in dict.fromkeys(layer for run in runs for layer in run):
+                by_epoch = angles.by_epoch(runs, layer)
+                ends = (Figure(values).shown(1) if values else NONE for values in (by_epoch[0], by_epoch[-1]))
+                rows.append((cell.title, rule, layer, *ends))
+    head = ("network", "rule", "layer", "first epoch", "last epoch")
+    return Sheet(f"angle of the {angles.KINDS[kind]} after an epoch, degrees", head, rows)
 
 
 def _slowness(chosen: RunSet, stored: Stored) -> Sheet:
