@@ -59,7 +59,7 @@ class LocalHeads(Rule):
         feedback: str = "kolen_pollack",
         credit: str = "derivative",
         pool: str = "max",
-        cells: int = 14,
+        cells: int = 7,
         head_rate: float = 0.01,
         head_momentum: float = 0.9,
         decay: float = 1e-4,
@@ -207,5 +207,7 @@ def _pooling(sizes: list[int], largest: bool) -> nn.Module:
     """Pooling of maps by windows of these sizes, one an axis."""
     if all(size == 1 for size in sizes):
         return nn.Identity()
-    kinds = {1: (nn.AvgPool1d, nn.MaxPool1d), 2: (nn.AvgPool2d, nn.MaxPool2d)}
-    return kinds[len(sizes)][largest](tuple(sizes))
+    if len(sizes) == 1:
+        return nn.MaxPool1d(sizes[0]) if largest else nn.AvgPool1d(sizes[0])
+    pair = (sizes[0], sizes[1])
+    return nn.MaxPool2d(pair) if largest else nn.AvgPool2d(pair)
