@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from edgepep.errors import EdgepepError
 from edgepep.feedback import Feedback, Storage
-from edgepep.network import Layer, Network
+from edgepep.network import Network
 from edgepep.phases import ALIGN, PROJECTION, SECOND, phase
 from edgepep.rule import Outcome, Rule, Traits, like, one_of, output_error, survey, within
 from edgepep.time_axis import through
@@ -108,18 +108,19 @@ class LocalHeads(Rule):
                 error = output_error(answer, target)
                 layer.learn(pre, layer.error_at_current(current, error), 1 / target.shape[0])
             elif layer.learns:
-                with phase(PROJECTION, layer.name):
-                    credit: Tensor = self.heads[str(i)](answer, target)
-                pre, delta, scale = self.factors(layer, pre, current, answer, credit)
+                pre, delta, scale = self.factors(i, pre, current, answer, target)
                 layer.learn(pre, delta, scale / target.shape[0])
-                del delta, credit
+                del delta
             del pre, current, post
         return Outcome(answer, target)
 
     def factors(
-        self, layer: Layer, pre: Tensor, current: Tensor, answer: Tensor, credit: Tensor
+        self, i: int, pre: Tensor, current: Tensor, answer: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor, float]:
-        """Presynaptic and postsynaptic factors of a hidden layer's update, and a factor of it."""
+        """Presynaptic and postsynaptic factors of a hidden layer's update, and a factor of it; its head learns."""
+        layer = self.network.chain[i]
+        with phase(PROJECTION, layer.name):
+            credit: Tensor = self.heads[str(i)](answer, target)
         if not self.second:
             return pre, layer.error_at_current(current, credit), 1.0
         layer.refuse_windows()
@@ -193,7 +194,7 @@ class Head(nn.Module):
             return credit
         wide = self.spread(credit)
         if self.largest:  # where several are the largest, a ReLU has cut them all off
-            return wide * (h == self.spread(pooled))
+            return wide.masked_fill_(h != self.spread(pooled), 0.0)
         return wide / torch.Size(self.sizes).numel()
 
     def spread(self, x: Tensor) -> Tensor:
