@@ -39,7 +39,7 @@ NETWORKS = {
 QUICK = ("mlp", "conv", "int4 codes", "spiking")
 RULES = ["drtp", "feedback_alignment"]
 SLOW_RULES = ["mempepita", "dfa", "last_layer", "frozen_hidden", "kolen_pollack", "weight_mirror", "usf", "f3", "spela"]
-SLOW_RULES += ["forward_forward"]
+SLOW_RULES += ["forward_forward", "local_heads"]
 
 
 def made(network="mlp", rule="pepita"):

@@ -18,6 +18,7 @@ NEED_CURRENTS |= {
     "activation_alignment",
     "last_layer",
     "spela",
+    "local_heads",
     "forward_forward",
 }
 
