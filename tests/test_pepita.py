@@ -247,5 +247,3 @@ def test_a_limit_scales_down_what_is_stronger(batch):
 def test_a_strength_that_cannot_be_is_named(name, value, batch):
     with pytest.raises(EdgepepError, match=name):
         Pepita(make_network(), batch[0], **{name: value})
-    with pytest.raises(EdgepepError, match="its own scale"):
-        Pepita(make_network(), batch[0], strength=0.1, feedback="product")

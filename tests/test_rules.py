@@ -458,6 +458,41 @@ def test_mirrored_feedback_learns_the_right_sign(sign, small):
     assert angle < 12 if sign == -1 else angle > 168
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("feedback", ["mirrored", "product"])
+def test_feedback_that_changes_takes_its_strength_from_the_first_batch(feedback, sign, small):
+    network, x, target = small
+    rule = Pepita(network, x, feedback=feedback, sign=sign, strength=0.02)
+    rule(x, target)
+    assert rule.modulation(x, target) == pytest.approx(0.02, rel=1e-3)
+    deviation = rule.feedback.std()
+    for _ in range(5):
+        rule(3 * x, target)
+    torch.testing.assert_close(rule.feedback.std(), deviation)
+    again = Pepita(network, x, feedback=feedback, sign=sign, strength=0.02)
+    again.load_state_dict(rule.state_dict())
+    assert again.projection.wanted == 0
+    torch.testing.assert_close(again.feedback, rule.feedback)
+
+
+def test_a_mirror_begins_as_the_mean_of_what_it_saw(small, monkeypatch):
+    network, x, target = small
+    rule = Pepita(network, x, feedback="mirrored", mirror_rate=0.01, mirror_every=2)
+    seen, drawn = [], noise.uniform
+
+    def watched(shape, bound, key):
+        r = drawn(shape, bound, key)
+        if r.shape == (64, 4):
+            seen.append((r.to(x) @ weights(network)[0].T).T @ r.to(x) / 64)
+        return r
+
+    monkeypatch.setattr(noise, "uniform", watched)
+    for _ in range(7):
+        rule(x, target)
+    assert len(seen) == 3
+    torch.testing.assert_close(rule.projection.matrices[0](), torch.stack(seen).mean(0))
+
+
 def test_adversarial_modulation_goes_downhill(small):
     network, x, target = small
     rule = Pepita(network, x, feedback_scale=0.0, adversarial=0.01)

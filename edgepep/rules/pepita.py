@@ -142,9 +142,9 @@ class Pepita(Rule):
     @torch.no_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Run both passes; every layer learns as the second one goes by."""
+        self.projection.learn()
         if self.projection.wanted:
             self.projection.reach(self.modulation(x, target))
-        self.projection.learn()
         if self.variant == "time_local":
             return time_local(self, x, target)
         start, first, logits = self.first_pass(x)
