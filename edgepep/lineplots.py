@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Number = TypeVar("Number", int, float)
+_MOST_INSIDE = 6
+"""Entries of a legend for which there is room within the axes; more stand below."""
 _STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."), ("v", "-"), ("p", "--"))
 
 
@@ -27,7 +29,7 @@ def accuracy_against(
     axis: str,
     diverged: Mapping[str, Collection[float]] | None = None,
 ) -> Figure:
-    """Test accuracy against a number, a line for each of what is compared; from a factor of 10 on, in logarithms.
+    """Test accuracy against a number, a line for each of what is compared; from a factor of 8 on, in logarithms.
 
     Args:
         results: by name, by number: an accuracy in percent, or one for each seed, drawn as their mean
@@ -45,7 +47,8 @@ def accuracy_against(
         raise EdgepepError("there are no results; give {name: {number: accuracy in percent}}.")
     lost: dict[str, Sequence[float]] = {name: list(found) for name, found in (diverged or {}).items() if found}
     looks = dict(zip(dict.fromkeys([*results, *lost]), _looks(), strict=False))
-    figure = Figure(figsize=(6.5, 4.5), dpi=150, layout="constrained")
+    below = len(looks) > _MOST_INSIDE
+    figure = Figure(figsize=(6.5, 4.5 + 0.13 * len(looks) * below), dpi=150, layout="constrained")
     axes = figure.subplots()
     entries = [_line(axes, name, by_number, looks[name]) for name, by_number in results.items()]
     entries += _marks_below(axes, lost, looks)
@@ -53,7 +56,9 @@ def accuracy_against(
     _ticks(axes, sorted(numbers))
     axes.set(xlabel=axis, ylabel="test accuracy, %")
     axes.grid(axis="y", color="0.85", linewidth=0.6)
-    if len(entries) > 1:
+    if below:
+        figure.legend(handles=entries, fontsize=9, loc="outside lower center", ncols=2)
+    elif len(entries) > 1:
         axes.legend(handles=entries, fontsize=9)
     return figure
 
@@ -91,7 +96,7 @@ def _marks_below(axes: Any, lost: Mapping[str, Sequence[float]], looks: Mapping[
 
 
 def _ticks(axes: Any, every: Sequence[float]) -> None:
-    if every[0] > 0 and every[-1] >= 10 * every[0]:
+    if every[0] > 0 and every[-1] >= 8 * every[0]:
         axes.set_xscale("log")
     axes.set_xticks(every, [f"{n:g}" for n in every])
     axes.set_xticks([], minor=True)

@@ -72,7 +72,7 @@ def figures(chosen: RunSet, stored: Stored) -> dict[str, Figure]:
         alone = len({network for network, _ in lines}) == 1
         values, lost = {}, {}
         for (network, rule), line in lines.items():
-            name = (rule if alone else f"{network} {rule}").replace("_", " ")
+            name = (rule if alone else f"{network}: {rule}").replace("_", " ")
             # where one seed diverged, the mean of the others would be better than the rule is
             values[name] = {n: v.values for n, v in line.items() if v.values and not v.failed}
             lost[name] = [n for n, v in line.items() if v.failed]
