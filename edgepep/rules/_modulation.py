@@ -1,6 +1,7 @@
 """What projects the error to the input: fixed random feedback, or the product of one matrix a layer."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from edgepep.feedback import Feedback, Storage
 from edgepep.network import Layer, Network
 
 
-class Projection(nn.Module):
+class Projection(nn.Module, ABC):
     """What projects errors to the input; asked to, it takes its strength from the first batch, once and for good."""
 
     reached: Tensor | None
@@ -22,9 +23,9 @@ class Projection(nn.Module):
     def learn(self) -> None:
         """Nothing, if it is fixed."""
 
+    @abstractmethod
     def rescale(self, factor: float) -> None:
         """Multiply all values by a factor, for good."""
-        raise NotImplementedError
 
     def want(self, strength: float) -> None:
         """Ask for a strength of the modulation, |F e| / |x|, to be reached on the first batch; 0 asks for nothing."""
@@ -44,7 +45,7 @@ class Projection(nn.Module):
             self.wanted = 0.0
 
 
-class RandomFeedback(Projection, Feedback):
+class RandomFeedback(Feedback, Projection):
     """F [classes, *input], uniform on +-feedback_scale * sqrt(6 / inputs)."""
 
     def __init__(
@@ -52,8 +53,6 @@ class RandomFeedback(Projection, Feedback):
     ) -> None:
         bound = scale * math.sqrt(6 / shape.numel()) * -sign
         super().__init__((classes, *shape), bound, seed, 0, like, storage)
-
-    rescale = Feedback.rescale
 
 
 def relative(network: Network, pre: Tensor, error: Tensor, feedback: Tensor) -> Tensor:

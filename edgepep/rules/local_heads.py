@@ -35,7 +35,7 @@ class LocalHeads(Rule):
         credit: "derivative" or "second_pass".
         pool: a head reads the largest value of each window of a map, "max", or the mean of each, "mean".
         cells: windows of a map along each axis, at most; as many as divide it evenly.
-        head_rate: learning rate of the heads.
+        head_rate: learning rate of the heads, the same throughout: a schedule of the layers' rate does not change it.
         head_momentum: theirs.
         decay: share of head and feedback that is lost at every step, from 0 to 1; "kolen_pollack" only.
         feedback_scale: first B, and a fixed head, are uniform on +-feedback_scale / sqrt(values that a head reads).
