@@ -113,15 +113,16 @@ class Runner:
     Args:
         model: a file's path, or its bytes.
         preset: "parity", its arithmetic left as written, or "fast"; they are those of export/onnxruntime/sessions.py.
+        threads: that it computes with; 0 lets onnxruntime choose.
 
     Raises:
         ExportError: if the file cannot be read or run.
 
     """
 
-    def __init__(self, model: str | bytes, preset: str = "parity") -> None:
+    def __init__(self, model: str | bytes, preset: str = "parity", threads: int = 0) -> None:
         try:
-            self.made = _kit().session(model, preset)
+            self.made = _kit().session(model, preset, threads)
         except (ValueError, OSError) as error:
             raise ExportError(f"{model}: {error}" if isinstance(model, str) else str(error)) from error
         self.inputs = [value.name for value in self.made.get_inputs()]

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 
+from benchmarks.ort_kernels import OrtKernels
 from edgepep import ExportError, datasets, learning_files, load
 from edgepep.learning_files import INFERENCE, STATE, STEP, STEPS
 from edgepep.learning_graph import Settings, TrainingStep
@@ -117,6 +118,25 @@ def test_the_graph_is_the_step_that_trains(mlp):
     x = DIGITS.take(slice(0, 7))[0]
     answer = infer({"x": x, **{name: state[name] for name in infer.inputs[1:]}})[0]
     torch.testing.assert_close(answer, learner.network.eval()(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", ["mlp", "dropout"])
+@pytest.mark.parametrize("rule", ["pepita", "mempepita", "feedback_alignment"])
+def test_with_the_same_kernels_weights_are_the_same_to_the_last_bit(tmp_path, network, rule):
+    """The graph is torch's step, operation by operation: only the order of sums within a product tells them apart."""
+    learner, settings = made(network, rule), Settings(momentum=0.9)
+    learning_files.save(learner, settings, 0.05, tmp_path, DIGITS.take(slice(0, 64)))
+    step, kernels = TrainingStep(learner, settings, DIGITS.take(slice(0, 2))), OrtKernels()
+    run = Runner(str(tmp_path / STEP), threads=1)
+    ours, theirs = dict(step.state), dict(step.state)
+    for x, y in list(DIGITS.in_order(64))[:20]:
+        rate = torch.tensor(0.05)
+        with torch.no_grad(), kernels:
+            ours = dict(zip(ours, step(x, y, rate, *ours.values())[2:], strict=True))
+        theirs = dict(zip(theirs, run({"x": x, "target": y, "learning_rate": rate, **theirs})[2:], strict=True))
+    assert len(kernels.sessions) >= 2  # products and the softmax were indeed onnxruntime's
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
 
 
 @pytest.mark.parametrize("network", marked(["mlp", "int4 codes", "spiking"], ["mlp"]))
