@@ -45,6 +45,7 @@ class PerLayer(Rule):
             del rule.network  # the network is this rule's: once in its state, not once for each part
             object.__setattr__(rule, "network", network)
             self.rules.append(rule)
+        self.replayable = all(rule.replayable for rule in self._rules())
         if left:
             raise EdgepepError(f"no rule for {', '.join(layer.name for layer in left)}; add a pattern such as '*'.")
 

@@ -57,8 +57,8 @@ class Replay:
     def find(self, last: int) -> str:
         """Say which number was the first to go wrong, and when; nothing if none does up to a step."""
         loop = self.loop
-        kept = loop.after_step, loop.watch, loop.test, loop.between
-        loop.watch = loop.test = loop.between = None
+        kept = loop.after_step, loop.watch, loop.test, loop.between, loop.replayed
+        loop.watch = loop.test = loop.between = loop.replayed = None
 
         def check(outcome: Outcome) -> None:
             if self._look(outcome) or loop.done >= last:
@@ -72,7 +72,7 @@ class Replay:
         except (_Enough, DivergenceError):
             pass
         finally:
-            loop.after_step, loop.watch, loop.test, loop.between = kept
+            loop.after_step, loop.watch, loop.test, loop.between, loop.replayed = kept
         return self.found
 
     def _look(self, outcome: Outcome) -> bool:

@@ -18,7 +18,9 @@ from edgepep.divergence import LOOK_EVERY, diverged, first_not_finite
 from edgepep.epoch import Epoch, Progress
 from edgepep.errors import RunError
 from edgepep.evaluation import evaluate
+from edgepep.recording import Recorder, Replayed, hooked, recorder_for, settings_of, tensors_of
 from edgepep.rule import Outcome, Rule
+from edgepep.updater import InPlaceSGD
 
 BeforeStep = Callable[[Rule, Tensor, Tensor, Tensor], None]
 _OWN = ("epoch", "step", "seen")
@@ -75,9 +77,23 @@ class Loop:
         self.steps = math.ceil(len(data) / batch_size)
         self.history: list[Epoch] = []
         self.epoch, self.step, self.seen = 1, 0, 0
+        self.total = torch.zeros(2, device=data.labels.device)
         self._before: float = 0.0
         self._since: float | None = None
+        self.replayed: Replayed | None = None
+        recorder = recorder_for(rule, data.labels.device) if isinstance(optimizer, InPlaceSGD) else None
+        if recorder is not None and before_step is None:
+            self.record(recorder)
         self._begin(1)
+
+    def record(self, recorder: Recorder) -> None:
+        """Have steps recorded and replayed from now on: of an InPlaceSGD, and of a rule that is `replayable`."""
+        rule, optimizer = self.rule, self.optimizer
+        assert isinstance(optimizer, InPlaceSGD)
+        optimizer.follow = False  # what is followed is multiplied afresh from time to time, which is not recorded
+        self.replayed = Replayed(
+            self._learn, lambda: settings_of(rule, optimizer), lambda: tensors_of(rule, optimizer), recorder
+        )
 
     def run(self) -> Iterator[Epoch]:
         """Train from where it stands, yielding each Epoch when it is done.
@@ -182,7 +198,7 @@ class Loop:
 
     def _begin(self, epoch: int) -> None:
         self.epoch, self.step, self.seen = epoch, 0, 0
-        self.total = torch.zeros(2, device=self.data.labels.device)
+        self.total.zero_()
         self._before = 0.0
         self._since = None
 
@@ -195,16 +211,13 @@ class Loop:
         """Do what is left of an epoch; mean loss and accuracy in percent, as they were before each update."""
         self.rule.train()
         self._since = time.perf_counter()
-        for x, target, samples in self.data.shuffled(self.batch_size, self.seed, self.epoch, self.step):
-            self.batch = x, target
-            if self.before_step is not None:
-                self.before_step(self.rule, x, target, samples)
-            self.optimizer.zero_grad()
-            outcome = self.learn(x, target, samples)
-            self.optimizer.step()
-            self.seen += len(target)
-            right = (outcome.logits.argmax(1) == target).sum()
-            self.total += torch.stack([outcome.loss * len(target), right])
+        learn: Callable[[Tensor], Outcome] = self._learn
+        if self.replayed is not None and self.learn is self.rule and not hooked(self.rule):
+            self.replayed.look()
+            learn = self.replayed
+        for samples in self.data.order(self.batch_size, self.seed, self.epoch, self.step):
+            outcome = learn(samples)
+            self.seen += len(samples)
             self.step += 1
             if self.step % LOOK_EVERY == 0 and self.step < self.steps:
                 self._tell()
@@ -213,6 +226,18 @@ class Loop:
         self._before, self._since = self.seconds, None
         self.check()
         return self._tell()
+
+    def _learn(self, samples: Tensor) -> Outcome:
+        """Learn from a batch, and add up its loss and what was right; nothing here waits for the device."""
+        x, target = self.data.take(samples)
+        if self.before_step is not None:
+            self.before_step(self.rule, x, target, samples)
+        self.optimizer.zero_grad()
+        outcome = self.learn(x, target, samples)
+        self.optimizer.step()
+        right = (outcome.logits.argmax(1) == target).sum()
+        self.total += torch.stack([outcome.loss * len(target), right])
+        return outcome
 
     def _tell(self) -> tuple[float, float]:
         loss, accuracy = self.look()

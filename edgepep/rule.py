@@ -58,6 +58,10 @@ class Rule(nn.Module):
     reads_weights = True
     """Whether it may know forward weights otherwise than by what the synapses answer."""
 
+    replayable = True
+    """Whether every step does the same work on the same tensors, after a few first ones, and never waits for a number
+    of the device: only then can it be recorded."""
+
     def __init__(self, network: Network, example: Tensor) -> None:
         super().__init__()
         self.network = network

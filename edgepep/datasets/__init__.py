@@ -88,13 +88,17 @@ class Data:
     def shuffled(
         self, batch_size: int, seed: int, epoch: int, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Batches, and which samples are in them, in an order that (seed, epoch) determines on every device.
+        """Batches, and which samples are in them, in the order of `order`."""
+        for index in self.order(batch_size, seed, epoch, start):
+            yield (*self.take(index), index)
+
+    def order(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        """Which samples each batch has, in an order that (seed, epoch) determines on every device.
 
         The last batch may be short; `start` leaves out that many at the beginning.
         """
         order = noise.bits((len(self),), noise.key(seed, epoch, device=self.labels.device)).argsort(stable=True)
-        for index in order.split(batch_size)[start:]:
-            yield (*self.take(index), index)
+        yield from order.split(batch_size)[start:]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches in the stored order."""

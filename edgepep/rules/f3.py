@@ -27,6 +27,7 @@ class F3(Drtp):
 
     source = "Fluegel et al. 2023 (arXiv 2304.13372)"
     traits = Traits("1 forward", False, "nothing", "error of the last epoch, f'", "A2 + maps + classes a sample")
+    replayable = False  # its memory grows with the number of samples, which it has to look at
     delayed: Tensor
     may_be_nan = ("delayed",)
     """Of a sample that was never seen."""

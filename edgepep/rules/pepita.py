@@ -117,6 +117,7 @@ class Pepita(Rule):
         if feedback != "random" and storage != "float":
             raise EdgepepError(f"storage is {storage!r}, but feedback {feedback!r} changes, and is kept in floats.")
         self.limit, self.reads_weights = limit, bool(adversarial) or feedback != "random"
+        self.replayable = feedback != "mirrored"  # which learns at every so many steps
         self.variant, self.output_error, self.presynaptic = variant, output_error, presynaptic
         self.extra_batch_division, self.adversarial = extra_batch_division, adversarial
         self.position_power = {"sum": 0.0, "sqrt": 0.5, "mean": 1.0}[conv_reduction]
