@@ -94,6 +94,8 @@ def rule(
     """One of edgepep's rules, each layer's update applied in place, or `within` a stack deferred until it is left."""
     batches = pool.batches()
     network = network_of(net, next(batches)[0])
+    for layer in network.chain:
+        layer.channels_last = True
     made = kind(network, next(batches)[0], **options)
     optimizer = InPlaceSGD(network, rate, momentum)
     if within is not None:

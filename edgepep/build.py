@@ -48,6 +48,7 @@ def build(recipe: Recipe, seed: int, device: str) -> Network:
         for i, table in enumerate(recipe.network.layers):
             h = _read(recipe, i, table, posts) if i else encode(x) if encode else x
             layer = _layer(recipe, i, table, info.classes, h, seed)
+            layer.channels_last = True
             try:
                 posts.append(layer.eval()(h).post)
             except RuntimeError as error:

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, conv2d, conv_transpose1d, conv_transpose2d, pad
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from edgepep.products import torchs_own
 
 Convolution = nn.Conv1d | nn.Conv2d
 
@@ -28,6 +31,29 @@ def padded(synapses: Convolution, pre: Tensor) -> tuple[Tensor, list[int]]:
 def together(synapses: Convolution, x: Tensor) -> Tensor:
     """Samples [n, channels, *positions] of [..., batch, channels, *positions]."""
     return x.reshape(-1, *x.shape[-1 - len(synapses.kernel_size) :])
+
+
+def laid_out(synapses: nn.Module, pre: Tensor) -> Tensor:
+    """Return images as a CPU's convolutions like them, channels last; their answers, and all that follows, are so too.
+
+    Images of one or two channels are as well off as they are. Where autograd would keep both, or something traces or
+    counts, nothing is moved.
+    """
+    if (
+        type(synapses) is not nn.Conv2d
+        or torch.compiler.is_exporting()
+        or torch.compiler.is_compiling()
+        or synapses.in_channels < 3
+        or pre.dim() != 4
+        or pre.device.type != "cpu"
+        or torch.is_grad_enabled()
+        or not torch.backends.mkldnn.is_available()
+        or torchs_own()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or is_in_torch_dispatch_mode()
+    ):
+        return pre
+    return pre.contiguous(memory_format=torch.channels_last)
 
 
 def kernel_gradient(synapses: Convolution, pre: Tensor, delta: Tensor, biased: bool) -> tuple[Tensor, Tensor | None]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgepep.children import child
+from edgepep.convolving import laid_out
 from edgepep.errors import EdgepepError
 from edgepep.fakequant import answer, quick
 from edgepep.local import Factor, Gradient, accumulate_, linear_part, weight_gradient
@@ -61,6 +62,9 @@ class Layer(nn.Module):
         self.decode = decode or nn.Identity()
         self.over_time = decode is not None
         self.in_windows = False
+        self.channels_last = False
+        """Whether a convolution on a CPU is given images with the channels last in memory, on which it is quicker. What
+        follows is laid out so too, and a module that calls `view` on it fails; so converted networks do without."""
         self.updater: Updater | None = None
         self.deferred: Deferred | None = None
         self.name, self.resting = name, False
@@ -74,6 +78,8 @@ class Layer(nn.Module):
             current = each_step(quick(self.synapses), pre)
         else:
             pre = through(self.prepare, x)
+            if self.channels_last:
+                pre = laid_out(self.synapses, pre)
             current = self.drive(pre)
         return Activity(pre, current, through(self.neurons, current))
 

@@ -26,7 +26,7 @@ def pooled(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
         torch.is_grad_enabled()
         or x.dim() != 4
         or x.is_cuda
-        or not x.is_contiguous()
+        or not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last))
         or _pair(own.stride) != (down, across)
         or _pair(own.padding) != (0, 0)
         or _pair(own.dilation) != (1, 1)

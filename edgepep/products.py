@@ -37,6 +37,11 @@ def as_torch_does() -> Iterator[None]:
         _as_torch[0] = before
 
 
+def torchs_own() -> bool:
+    """Whether answers are to be torch's to the last bit."""
+    return _as_torch[0]
+
+
 def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x @ weight.T + bias for x [..., in] and weight [out, in]; no gradient is recorded by the quick way."""
     other = faster(x, weight)

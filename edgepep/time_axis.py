@@ -69,6 +69,8 @@ def shifted(x: Tensor, error: Tensor, rows: Tensor, spare: bool = False) -> Tens
 
     With `spare`, x is not needed any more, and may be overwritten.
     """
+    if _channels_last(x) and rows.dim() == 4:  # a step over images that are laid out so would first copy them all
+        return shifted(_moved(x), error, _moved(rows), spare).permute(0, 3, 1, 2)
     if spare and x.dim() == rows.dim() and x.is_contiguous():
         return x.view(x.shape[0], -1).addmm_(error, rows.reshape(rows.shape[0], -1), alpha=-1).view(x.shape)
     if x.dim() == rows.dim() == 2:
@@ -79,6 +81,17 @@ def shifted(x: Tensor, error: Tensor, rows: Tensor, spare: bool = False) -> Tens
         return x - (error @ rows.flatten(1)).view(error.shape[0], *rows.shape[1:])
     y = torch.addmm(base.flatten(1), error, rows.flatten(1), alpha=-1).view(base.shape)
     return y.expand(x.shape) if over_time else y
+
+
+def _channels_last(x: Tensor) -> bool:
+    """Whether images [batch, channels, rows, columns] are in memory with the channels last."""
+    exporting = torch.compiler.is_exporting()  # when strides are not to be looked at
+    return not exporting and x.dim() == 4 and _moved(x).is_contiguous() and not x.is_contiguous()
+
+
+def _moved(x: Tensor) -> Tensor:
+    """[batch, rows, columns, channels] of [batch, channels, rows, columns], without a copy."""
+    return x.permute(0, 2, 3, 1)
 
 
 def pull_back_through(module: nn.Module, x: Tensor, delta: Tensor, over_time: bool = False) -> Tensor:

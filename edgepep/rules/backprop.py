@@ -12,6 +12,7 @@ from edgepep.injection import Inject
 from edgepep.layer import Layer
 from edgepep.network import Network
 from edgepep.phases import AGAIN, BACKWARD, FORWARD, phase
+from edgepep.products import as_torch_does
 from edgepep.rule import Outcome, Rule, Traits
 
 
@@ -54,7 +55,8 @@ class Backprop(Rule):
             parameter.requires_grad_(False)
         try:
             if self.checkpoints:
-                return self._in_groups(x, target)
+                with as_torch_does():  # a group gives the same with a graph as it gave without one
+                    return self._in_groups(x, target)
             if self.truncate:
                 return self._in_windows(x, target)
             with phase(FORWARD):
