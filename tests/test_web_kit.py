@@ -240,7 +240,7 @@ def test_all_by_keys(page):
     said(page, "Taken back")
     changes(page, 0)
     page.keyboard.press("Delete")
-    page.wait_for_function("!document.querySelector('.bars button.best')")
+    page.wait_for_function("() => !document.querySelector('.bars button.best')")
     stops = []
     for _ in range(16):
         page.keyboard.press("Tab")
