@@ -61,6 +61,15 @@ def bernoulli(shape: Sequence[int], probability: float, key: Tensor) -> Tensor:
     return bits(shape, key) < round(probability * 2**32 - 2**31) if probability < 1 else bits(shape, key) <= 2**31 - 1
 
 
+def normal(shape: Sequence[int], key: Tensor) -> Tensor:
+    """Float32 of mean 0 and standard deviation 1 (Box & Muller 1958), alike on every device up to rounding."""
+    size = math.prod(shape)
+    length, angle = uniform((2, (size + 1) // 2), 1.0, key)
+    length = ((length + 1) / 2 + 2.0**-25).log_().mul_(-2).sqrt_()
+    angle = angle * math.pi
+    return torch.cat([length * angle.cos(), length * angle.sin()])[:size].view(tuple(shape))
+
+
 def uniform(shape: Sequence[int], bound: float | Tensor, key: Tensor) -> Tensor:
     """Float32 uniform on [-bound, bound), the same on every device: a 24-bit integer times a constant.
 

@@ -74,6 +74,8 @@ class TrainingTable(Table):
     """Factors of the learning rate, by the pattern of layers' names."""
     without: list[Annotated[int, Field(ge=0)]] | None = None
     """Classes that training does not show; a device may be taught them later."""
+    update_noise: Annotated[float, Field(gt=0)] | None = None
+    """Standard deviation of Gaussian noise on every update, as a share of the update's root mean square."""
     held_out: Annotated[int, Field(ge=0, le=MOST)] | None = None
     """Samples of the training set that are not trained on, and judge the run in place of the test set; 0 for none."""
 

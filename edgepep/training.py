@@ -81,7 +81,15 @@ def prepare(recipe: Recipe, rule: str, seed: int, data: Data, device: str) -> tu
     settings = recipe.settings(rule)
     made = recipe.make_rule(network, rule, seed)
     calibrate(network, (x for x, *_ in islice(data.shuffled(settings.batch_size, seed, 0), 20)))
-    optimizer = InPlaceSGD(network, settings.learning_rate, settings.momentum, settings.weight_decay, settings.rates)
+    optimizer = InPlaceSGD(
+        network,
+        settings.learning_rate,
+        settings.momentum,
+        settings.weight_decay,
+        settings.rates,
+        noise=settings.update_noise or 0.0,
+        seed=seed,
+    )
     return made, optimizer, MultiStepLR(optimizer, list(settings.decay_epochs), settings.decay_factor)
 
 

@@ -16,6 +16,7 @@ from edgepep.followed import Followed
 from edgepep.groups import parameter_groups, refuse_shared
 from edgepep.local import Factor, Gradient, Product
 from edgepep.stand_in import StandIn
+from edgepep.update_noise import COUNTER, UpdateNoise
 
 if TYPE_CHECKING:
     from edgepep.layer import Layer
@@ -56,6 +57,8 @@ class InPlaceSGD(torch.optim.SGD):
         rates: factors of the learning rate, by the pattern of layers' names; the last that matches counts.
         follow: keep the first layer's answer to PEPITA's feedback up to date rather than multiply it afresh: less
             work, for two rows of it a class in memory.
+        noise: added to every gradient, Gaussian, of a standard deviation that is this share of its root mean square.
+        seed: of the noise.
 
     Raises:
         EdgepepError: if a value is out of range, or a pattern matches no layer.
@@ -70,12 +73,14 @@ class InPlaceSGD(torch.optim.SGD):
         weight_decay: float = 0.0,
         rates: Mapping[str, float] | None = None,
         follow: bool = True,
+        noise: float = 0.0,
+        seed: int = 0,
     ) -> None:
         limits = (("lr", lr, float("inf")), ("momentum", momentum, 1.0), ("weight_decay", weight_decay, float("inf")))
         for name, value, top in limits:
             if not 0 <= value < top:
                 raise EdgepepError(f"{name} is {value}; it must be at least 0 and below {top}.")
-        self.follow = follow
+        self.follow, self.noise = follow and not noise, UpdateNoise(noise, seed)
         self._followed: dict[nn.Parameter, Followed] = {}
         self._deferred: dict[nn.Parameter, Deferred] = {}
         self._restored: dict[nn.Parameter, tuple[int, dict[str, Any]]] = {}
@@ -90,6 +95,7 @@ class InPlaceSGD(torch.optim.SGD):
         """Add parameters with settings of their own, as in torch."""
         _unwrapped(torch.optim.SGD.add_param_group)(self, param_group)
         self._group_of = {p: group for group in self.param_groups for p in group["params"]}
+        self._place_of = {p: i for i, p in enumerate(self._group_of)}
 
     def state_dict(self) -> dict[str, Any]:
         """Torch's, and the followed responses, which a sum of small products gives otherwise than one product."""
@@ -114,7 +120,7 @@ class InPlaceSGD(torch.optim.SGD):
                 state["velocity_codes"] = state["velocity_codes"].to(torch.int8)
                 state["velocity_scale"] = state["velocity_scale"].to(torch.float32)
             for name, value in state.items():
-                wanted = (len(parameter), 1) if name == "velocity_scale" else tuple(parameter.shape)
+                wanted = _shapes(parameter).get(name, tuple(parameter.shape))
                 if isinstance(value, Tensor) and tuple(value.shape) != wanted:
                     raise EdgepepError(f"{name} of weights {list(parameter.shape)} has the shape {list(value.shape)}.")
         self._followed.clear()
@@ -133,6 +139,8 @@ class InPlaceSGD(torch.optim.SGD):
                 "give it to `add_param_group`, or make the optimizer again."
             )
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        if self.noise.share:
+            gradient = self.noise.added(gradient, self._place_of[parameter], self.state[parameter])
         if isinstance(parameter, StandIn):
             descend_(parameter, gradient, scale, lr, momentum, decay, self.state[parameter])
             return
@@ -184,9 +192,11 @@ class InPlaceSGD(torch.optim.SGD):
             rule: what is to learn; one that knows weights only by what the synapses answer, such as PEPITA.
 
         Raises:
-            EdgepepError: if the rule reads weights, or learns through another optimizer.
+            EdgepepError: if the rule reads weights, or learns through another optimizer, or updates have noise.
 
         """
+        if self.noise.share:
+            raise EdgepepError("an update with noise is no product of two vectors, and cannot be deferred.")
         if rule.reads_weights:
             raise EdgepepError(
                 f"{type(rule).__name__} reads the forward weights, which lag behind while updates are deferred."
@@ -224,6 +234,11 @@ class InPlaceSGD(torch.optim.SGD):
 
     def step(self, closure: object = None) -> None:  # type: ignore[override]
         """Nothing is left to do: every layer has learned already."""
+
+
+def _shapes(parameter: Tensor) -> dict[str, tuple[int, ...]]:
+    """Of what is kept of a parameter and has not its shape."""
+    return {"velocity_scale": (len(parameter), 1) if parameter.dim() else (), COUNTER: ()}
 
 
 def _unwrapped(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -28,6 +28,7 @@ NETWORKS = {
     },
     "feedback drawn again": {"rules": {"pepita": {"storage": "seed"}}},
     "strength": {"rules": {"pepita": {"strength": 0.05}}},
+    "noisy updates": {"training": {"update_noise": 0.5}},
     "product": {"rules": {"pepita": {"feedback": "product"}}},
     "int8": {"quantized": {"weight_bits": 8}},
     "int4 codes": {"quantized": {"weight_bits": 4, "weights": "integer"}},
@@ -38,7 +39,7 @@ NETWORKS = {
 
 def loop_of(rule="pepita", network=None, epochs=5, before_step=None):
     """A loop whose rate falls after the fourth epoch; its last batch of an epoch is a short one."""
-    recipe = load("digits-fc").but(training={"decay_epochs": [4]}, **NETWORKS.get(network, {}))
+    recipe = load("digits-fc").but(**NETWORKS.get(network, {})).but(training={"decay_epochs": [4]})
     made, optimizer, scheduler = prepare(recipe, rule, 0, DIGITS, "cpu")
     optimizer.follow = False  # as it is where steps are recorded
     return Loop(made, DIGITS, optimizer, epochs=epochs, batch_size=256, scheduler=scheduler, before_step=before_step)
