@@ -146,6 +146,8 @@ class CreditChain(Rule):
     Rules differ in what M is, and in whether it learns.
     """
 
+    replayable = True
+
     def __init__(self, network: Network, example: Tensor) -> None:
         super().__init__(network, example)
         self.down = ways_down(network)

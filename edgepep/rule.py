@@ -58,9 +58,10 @@ class Rule(nn.Module):
     reads_weights = True
     """Whether it may know forward weights otherwise than by what the synapses answer."""
 
-    replayable = True
-    """Whether every step does the same work on the same tensors, after a few first ones, and never waits for a number
-    of the device: only then can it be recorded."""
+    replayable = False
+    """Whether every step, after a few first ones, does the same work on the same tensors, remembers nothing but in
+    tensors that it changes in place, and waits for no number of the device: only then is it recorded on a GPU. A rule
+    that does so says it."""
 
     def __init__(self, network: Network, example: Tensor) -> None:
         super().__init__()

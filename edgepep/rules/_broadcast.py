@@ -22,6 +22,8 @@ class Broadcast(Rule):
 
     """
 
+    replayable = True
+
     def __init__(
         self, network: Network, example: Tensor, feedback_scale: float, form: str, storage: Storage, seed: int
     ) -> None:

@@ -36,6 +36,7 @@ class Backprop(Rule):
 
     source = "Rumelhart, Hinton & Williams 1986"
     traits = Traits("1 forward, 1 back", True, "all weights", "error chain, f', W", "A")
+    replayable = True
 
     def __init__(self, network: Network, example: Tensor, *, checkpoints: bool = False, truncate: int = 0) -> None:
         super().__init__(network, example)

@@ -48,6 +48,7 @@ class ForwardForward(Rule):
 
     source = "Hinton 2022 (arXiv 2212.13345)"
     traits = Traits("1 forward, then 2", False, "nothing", "label in the input", "A2, twice")
+    replayable = True
     step: Tensor
 
     def __init__(

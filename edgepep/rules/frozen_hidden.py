@@ -15,6 +15,7 @@ class FrozenHidden(Rule):
 
     source = "control"
     traits = Traits("1 forward", False, "nothing", "nothing", "A2")
+    replayable = True
 
     @torch.no_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:

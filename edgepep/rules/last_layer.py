@@ -28,6 +28,7 @@ class LastLayer(Rule):
 
     source = "control"
     traits = Traits("1 forward", False, "nothing", "output error", "A2")
+    replayable = True
 
     def __init__(self, network: Network, example: Tensor, *, layers: int = 1) -> None:
         super().__init__(network, example)

@@ -50,6 +50,7 @@ class LocalHeads(Rule):
 
     source = "Mostafa, Ramesh & Cauwenberghs 2018; Noekland & Eidnes 2019; with the modulation of PEPITA"
     traits = Traits("1 forward", False, "nothing", "label, f'", "A2 + heads")
+    replayable = True
 
     def __init__(
         self,

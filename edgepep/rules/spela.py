@@ -28,6 +28,7 @@ class Spela(Rule):
 
     source = "Somasundaram, Mishra & Borthakur 2024 (arXiv 2402.09769)"
     traits = Traits("1 forward", False, "nothing", "label", "A2 + maps")
+    replayable = True
 
     def __init__(self, network: Network, example: Tensor, *, seed: int = 0) -> None:
         super().__init__(network, example)
