@@ -28,6 +28,9 @@ Step = Callable[[Tensor], Outcome]
 class Recorder(Protocol):
     """Writes down what a step asks of a device."""
 
+    def warm(self, step: Callable[[], Outcome]) -> Outcome:
+        """Do a step, unrecorded, where it is going to be recorded."""
+
     def record(self, step: Callable[[], Outcome]) -> tuple[Outcome, Callable[[], None]]:
         """Do a step once; return what it gives, and what does the same work again and puts it in the same place.
 
@@ -38,19 +41,33 @@ class Recorder(Protocol):
 
 
 class CudaGraphs:
-    """Records as CUDA graphs, which share the memory that their steps need in passing."""
+    """Records as CUDA graphs, on a stream of their own; they share the memory that their steps need in passing."""
 
     def __init__(self) -> None:
         self.pool: Any = None
+        self.stream: Any = None
+
+    def warm(self, step: Callable[[], Outcome]) -> Outcome:
+        """See Recorder."""
+        stream, here = self._stream(), torch.cuda.current_stream()
+        stream.wait_stream(here)
+        with torch.cuda.stream(stream):
+            outcome = step()
+        here.wait_stream(stream)
+        return outcome
 
     def record(self, step: Callable[[], Outcome]) -> tuple[Outcome, Callable[[], None]]:
         """See Recorder."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        with torch.cuda.graph(graph, pool=self.pool, stream=self._stream()):
             outcome = step()
-        self.pool = graph.pool()
         graph.replay()  # to record is to do nothing
         return outcome, graph.replay
+
+    def _stream(self) -> Any:
+        self.stream = self.stream or torch.cuda.Stream()
+        return self.stream
 
 
 class Record(NamedTuple):
@@ -90,9 +107,12 @@ class Replayed:
     def __call__(self, samples: Tensor) -> Outcome:
         """Do one step; what it gives is overwritten by the next."""
         count = len(samples)
-        if self.recorder is None or self._done.setdefault(count, 0) < WARM:
-            self._done[count] = self._done.get(count, 0) + 1
+        if self.recorder is None:
             return self.step(samples)
+        done = self._done.get(count, 0)
+        if done < WARM:
+            self._done[count] = done + 1
+            return self.recorder.warm(lambda: self.step(samples))
         setting = self.settings()
         if setting != self._setting:
             self._records.clear()
