@@ -41,8 +41,9 @@ def current_layer() -> str:
 
 
 def count_draws(number: int) -> None:
-    """Note that random numbers were drawn."""
-    _drawn[0] += number
+    """Note that random numbers were drawn; not if a graph is traced, in which their number is left free."""
+    if isinstance(number, int):
+        _drawn[0] += number
 
 
 def draws() -> int:

@@ -14,6 +14,7 @@ from edgepep import ExportError, datasets, learning_files, load
 from edgepep.learning_files import INFERENCE, STATE, STEP, STEPS
 from edgepep.learning_graph import Settings, TrainingStep
 from edgepep.onnx_files import Runner
+from edgepep.phases import draws
 from edgepep.synapses import calibrate
 
 DIGITS = datasets.load("digits", True)
@@ -134,6 +135,7 @@ def test_with_the_same_kernels_weights_are_the_same_to_the_last_bit(tmp_path, ne
         with torch.no_grad(), kernels:
             ours = dict(zip(ours, step(x, y, rate, *ours.values())[2:], strict=True))
         theirs = dict(zip(theirs, run({"x": x, "target": y, "learning_rate": rate, **theirs})[2:], strict=True))
+    assert type(draws()) is int, "a traced step counts nothing"
     assert len(kernels.sessions) >= 2  # products and the softmax were indeed onnxruntime's
     for name, tensor in ours.items():
         assert torch.equal(tensor, theirs[name]), name
