@@ -161,6 +161,16 @@ def test_several_steps_in_one_scan(mlp, tmp_path, network):
     assert all(torch.equal(state[name], at_once[f"new.{name}"]) for name in state)
 
 
+def test_a_strength_is_taken_before_a_step_is_exported(tmp_path):
+    recipe = load("digits-fc").but(rules={"pepita": {"strength": 0.05}})
+    rule = recipe.make_rule(recipe.build(0), "pepita", 0)
+    samples = DIGITS.take(slice(0, 64))
+    with pytest.raises(ExportError, match="let the rule learn from one, then export it"):
+        learning_files.save(rule, Settings(), 0.05, tmp_path / "fresh", samples)
+    rule(*samples)
+    assert learning_files.save(rule, Settings(), 0.05, tmp_path / "begun", samples).relative < 1e-5
+
+
 def test_what_changes_is_the_state():
     step = TrainingStep(made("dropout"), Settings(), DIGITS.take(slice(0, 2)))
     assert sorted(step.state) == [

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,8 +33,18 @@ class Projection(nn.Module, ABC):
         self.wanted = strength
         self.register_buffer("reached", torch.zeros((), dtype=torch.bool) if strength else None)
 
-    def reach(self, found: float) -> None:
-        """Scale all values, for good, so that a strength that was found becomes the one that is wanted."""
+    def reach(self, measure: Callable[[], float]) -> None:
+        """Scale all values, for good, so that the strength that is measured becomes the one that is wanted.
+
+        Raises:
+            EdgepepError: in a graph that is traced, which has no number to measure.
+
+        """
+        if torch.compiler.is_exporting():
+            raise EdgepepError(
+                "F takes its strength from the first batch: let the rule learn from one, then export it."
+            )
+        found = measure()
         if found > 0 and self.reached is not None:
             self.rescale(self.wanted / found)
             self.reached.fill_(True)

@@ -145,7 +145,7 @@ class Pepita(Rule):
         """Run both passes; every layer learns as the second one goes by."""
         self.projection.learn()
         if self.projection.wanted:
-            self.projection.reach(self.modulation(x, target))
+            self.projection.reach(lambda: self.modulation(x, target))
         if self.variant == "time_local":
             return time_local(self, x, target)
         start, first, logits = self.first_pass(x)
