@@ -100,7 +100,7 @@ class InPlaceSGD(torch.optim.SGD):
     def state_dict(self) -> dict[str, Any]:
         """Torch's, and the followed responses, which a sum of small products gives otherwise than one product."""
         state: dict[str, Any] = _unwrapped(torch.optim.SGD.state_dict)(self)
-        place = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
+        place = self._place_of
         waiting = {place[p]: kept for p, (version, kept) in self._restored.items() if version == p._version}
         live = {place[p]: f.state() for p, f in self._followed.items() if f.version == p._version}
         return state | {"followed": waiting | live}

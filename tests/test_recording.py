@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgepep import datasets, load, plugins, recording, rules
+from edgepep import loop as loops
 from edgepep.layer import Activity
 from edgepep.loop import Loop
 from edgepep.rule import output_error
@@ -120,8 +121,11 @@ def test_what_cannot_be_recorded_is_done_as_ever():
     assert same(plain, other)
 
 
-def test_nothing_is_recorded_on_a_cpu_or_with_a_callback():
+def test_nothing_is_recorded_on_a_cpu_or_with_a_callback(monkeypatch):
     assert loop_of().replayed is None
+    monkeypatch.setattr(loops, "recorder_for", lambda rule, device: Tape())
+    assert loop_of().replayed is not None
+    assert loop_of(before_step=lambda *_: None).replayed is None
     assert recording.recorder_for(loop_of().rule, torch.device("cpu")) is None
 
 
