@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from edgepep import datasets, plugins, rules, spiking
+from edgepep.answering import neurons
 from edgepep.composite import PerLayer
 from edgepep.errors import EdgepepError, RecipeError
 from edgepep.integer_weights import REACH, with_integer_weights
 from edgepep.local import transports
 from edgepep.network import Layer, Network
-from edgepep.neurons import Dropout
 from edgepep.rule import Rule
 from edgepep.synapses import Quantiser, conv, initialise_, linear, preparation, same_pads
 from edgepep.time_axis import each_step
@@ -159,7 +159,7 @@ def _layer(recipe: Recipe, i: int, table: LayerTable, classes: int, h: Tensor, s
     current = each_step(synapses, pre) if over_time else synapses(pre)
     return Layer(
         synapses,
-        _neurons(recipe, i, table, last, seed, current),
+        neurons(recipe, table, current, last=last, placed_first=i == 0, seed=seed),
         prepare if len(prepare) else None,
         spiking.decoder(recipe.time) if recipe.time and over_time else None,
     )
@@ -230,18 +230,6 @@ def _refuse_large_maps(recipe: Recipe, i: int, table: LayerTable, pre: Tensor, f
 
 def _pair(value: int | list[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def _neurons(recipe: Recipe, i: int, table: LayerTable, last: bool, seed: int, current: Tensor) -> nn.Module:
-    word = table.neurons or recipe.network.neurons
-    if last or word == "identity":
-        answer: nn.Module = nn.Identity()
-    elif recipe.time:
-        answer = spiking.neurons(recipe.time, current)
-    else:
-        answer = nn.ReLU(inplace=i > 0) if word == "relu" else nn.Tanh()
-    over_time = recipe.time is not None
-    return nn.Sequential(answer, Dropout(table.dropout, seed, over_time)) if table.dropout and not last else answer
 
 
 def _impossible(recipe: Recipe, i: int, h: Tensor, why: str) -> RecipeError:

@@ -87,6 +87,8 @@ class TrainingStep(nn.Module):
     def __init__(self, rule: Rule, settings: Settings, example: tuple[Tensor, Tensor]) -> None:
         super().__init__()
         self.rule = copy.deepcopy(rule).cpu().train()
+        for layer in self.rule.network.chain:
+            layer.channels_last = False  # as in the graph; torch's batch normalisation loses digits where it is not
         self.updates = Updates(self.rule.network, settings)
         self.names = _changed(self.rule, settings, example)
         tensors, changed = _tensors(self.rule), set(self.names)
@@ -153,13 +155,17 @@ def _changed(rule: Rule, settings: Settings, example: tuple[Tensor, Tensor]) -> 
     updates = Updates(tried.network, settings)
     updates.rate = 1e-6
     tensors = {n: t for n, t in _tensors(tried).items() if not isinstance(t, StandIn)}
-    before = {name: (id(t), t._version) for name, t in tensors.items()}
+    before = {name: (id(t), t._version, t.detach().clone()) for name, t in tensors.items()}
     with torch.no_grad():
         tried(*example)
     for name, tensor in _tensors(tried).items():
         if name in before and id(tensor) != before[name][0]:
             raise ExportError(f"{type(rule).__name__} puts another tensor in the place of {name}; a graph cannot.")
-    return [name for name, (_, version) in before.items() if tensors[name]._version != version]
+    return [
+        name
+        for name, (_, version, value) in before.items()  # torch's batch normalisation writes without counting it
+        if tensors[name]._version != version or not torch.equal(tensors[name], value)
+    ]
 
 
 def _tensors(rule: Rule) -> dict[str, Tensor]:

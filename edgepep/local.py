@@ -195,6 +195,11 @@ def pull_back(f: Callable[[Tensor], Tensor], x: Tensor, delta: Tensor) -> Tensor
     Known in closed form for common modules, registered by type; else by autograd over this one function. Normalisations
     in it (what has a `gradients` dictionary) are left the gradients of their own parameters.
     """
+    return by_autograd(f, x, delta)
+
+
+def by_autograd(f: Callable[[Tensor], Tensor], x: Tensor, delta: Tensor) -> Tensor:
+    """Do what `pull_back` does, by autograd, whatever is known of f in closed form."""
     modules = list(f.modules()) if isinstance(f, nn.Module) else []
     learning = [(m, p) for m in modules if hasattr(m, "gradients") for p in m.parameters() if p.requires_grad]
     with torch.enable_grad():

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgepep import phases
 from edgepep.errors import EdgepepError
+from edgepep.local import by_autograd, pull_back
 
 NORMS = (_BatchNorm, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Norm(nn.Module):
@@ -45,6 +48,14 @@ class Norm(nn.Module):
         """Begin a step."""
         self.fresh = True
 
+    @property
+    def of_the_batch(self) -> bool:
+        """Whether the statistics are those of the batch at hand."""
+        norm = self.norm
+        return isinstance(norm, _BatchNorm) and (
+            norm.running_mean is None or (norm.training and self.statistics == "batch")
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         """From and to [batch, ...]."""
         norm = self.norm
@@ -52,9 +63,11 @@ class Norm(nn.Module):
             if self.statistics == "running":
                 return batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
             if phases.current():  # within a step: the first pass counts, whatever else is run
-                if not self.fresh:
+                counts, self.fresh = self.fresh, False
+                if torch.compiler.is_exporting():
+                    return _in_a_graph(norm, x, counts)
+                if not counts:
                     return batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
-                self.fresh = False
         answer: Tensor = norm(x)
         return answer
 
@@ -63,3 +76,56 @@ class Norm(nn.Module):
         for parameter, gradient in self.gradients.items():
             apply(parameter, gradient)
         self.gradients.clear()
+
+
+def _in_a_graph(norm: _BatchNorm, x: Tensor, counts: bool) -> Tensor:
+    """Normalise by the statistics of the batch, in operations of which a graph keeps what they write."""
+    mean, variance = _statistics(x)
+    batches, running = norm.num_batches_tracked, (norm.running_mean, norm.running_var)
+    if counts and batches is not None and running[0] is not None and running[1] is not None:
+        batches.add_(1)
+        share = batches.to(mean.dtype).reciprocal() if norm.momentum is None else norm.momentum
+        n = x.numel() // x.shape[1]
+        running[0].add_((mean - running[0]) * share)
+        running[1].add_((variance * (n / (n - 1)) - running[1]) * share)
+    answer = (x - _along(mean, x)) * _along((variance + norm.eps).rsqrt(), x)
+    if not norm.affine:
+        return answer
+    return answer * _along(norm.weight, x) + _along(norm.bias, x)
+
+
+@pull_back.register
+def _(f: Norm, x: Tensor, delta: Tensor) -> Tensor:
+    norm = f.norm
+    if not isinstance(norm, _PLAIN):
+        return by_autograd(f, x, delta)
+    mean, variance = _statistics(x) if f.of_the_batch else (norm.running_mean, norm.running_var)
+    assert mean is not None
+    assert variance is not None
+    inverse = (variance + norm.eps).rsqrt()
+    answer = (x - _along(mean, x)) * _along(inverse, x)
+    by_scale, by_shift = _mean(delta * answer), _mean(delta)
+    if norm.affine:
+        inverse = inverse * norm.weight
+        for parameter, gradient in ((norm.weight, by_scale), (norm.bias, by_shift)):
+            if parameter.requires_grad:
+                f.gradients[parameter] = gradient * (x.numel() // x.shape[1])
+    if f.of_the_batch:  # a value has a share in the statistics of its channel
+        delta = delta - _along(by_shift, x) - answer * _along(by_scale, x)
+    return delta * _along(inverse, x)
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel of a batch."""
+    mean = _mean(x)
+    return mean, _mean((x - _along(mean, x)).square())
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Of each channel: of a sample's first, for a runtime may add up all values one by one, and lose digits."""
+    return (x.flatten(2).mean(2) if x.dim() > 2 else x).mean(0)
+
+
+def _along(values: Tensor, x: Tensor) -> Tensor:
+    """A value for each channel of x."""
+    return values.view(-1, *[1] * (x.dim() - 2))

@@ -35,6 +35,9 @@ class LayerTable(Table):
     """"same": as TensorFlow pads, so that a stride divides the map, rounded up."""
     dilation: Positive = 1
     groups: Positive = 1
+    norm: Literal["batch"] | None = None
+    """Between synapses and neurons: batch normalisation, whose scale and shift learn under rules that carry the error
+    back, and rest under others."""
     neurons: Literal["relu", "tanh", "identity"] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     prepare: Annotated[list[str], Field(max_length=100)] = []

@@ -11,6 +11,7 @@ from edgepep import Diagnostics, EdgepepError, InPlaceSGD, Layer, Network, PerLa
 from edgepep.build import rule_class
 from edgepep.diagnostics import TrainingWarning
 from edgepep.groups import parameter_groups
+from edgepep.local import pull_back
 from edgepep.rules.activation_alignment import ActivationAlignment
 from edgepep.rules.backprop import Backprop
 from edgepep.rules.drtp import Drtp
@@ -273,3 +274,24 @@ def test_pooling_without_a_backward_pass_gives_the_same(pool, shape):
             torch.testing.assert_close(pooled(module, given), module(given), rtol=0, atol=0, equal_nan=True)
     answer = pooled(module, x.requires_grad_())
     assert answer.requires_grad
+
+
+POOLS = [
+    nn.AvgPool2d(2),
+    nn.AvgPool2d(3),
+    nn.AvgPool2d((1, 3)),
+    nn.AvgPool2d(3, 2),
+    nn.AvgPool2d(2, divisor_override=3),
+]
+POOLS += [nn.MaxPool2d(2), nn.MaxPool2d((4, 2)), nn.MaxPool2d(3, 2)]
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=str)
+@pytest.mark.parametrize("exporting", [False, True])
+def test_errors_go_back_through_pooling_as_under_autograd(monkeypatch, pool, exporting):
+    x = torch.randint(0, 4, (3, 2, 8, 11)).float().requires_grad_()  # with several maxima in a window
+    answer = pool(x)
+    delta = torch.randn_like(answer)
+    want = torch.autograd.grad(answer, x, delta)[0]
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
+    torch.testing.assert_close(pull_back(pool, x.detach(), delta), want)

@@ -25,11 +25,13 @@ DEEP = [
     CONV | {"groups": 4, "padding": 1, "reads": [0]},
     FLAT | {"reads": [0, 1]},
 ]
+NORMED = [CONV | {"norm": "batch"}, {"synapses": "linear", "prepare": ["avgpool 4", "flatten"]}]
 DROPPED = [{"prepare": ["flatten"], "synapses": "linear", "features": 24, "dropout": 0.2}, FLAT | {"prepare": []}]
 NETWORKS = {
     "mlp": {},
     "conv": {"network": {"layers": [CONV, FLAT]}},
     "strided, depthwise, residual": {"network": {"layers": DEEP}},
+    "batch normalisation": {"network": {"layers": NORMED}},
     "dropout": {"network": {"layers": DROPPED}},
     "feedback drawn again": {"rules": {"pepita": {"storage": "seed"}}},
     "int8": {"quantized": {"weight_bits": 8}},
@@ -94,6 +96,14 @@ def test_onnxruntime_learns_as_torch_does(tmp_path, network):
 def test_other_rules(tmp_path, rule):
     _, _, learned = write(tmp_path, rule=rule)
     assert learned.relative < 1e-5
+
+
+@pytest.mark.parametrize("network", ["conv", "batch normalisation"])
+def test_errors_go_back_through_pooling_and_normalisation(tmp_path, network):
+    _, _, learned = write(tmp_path, network, "feedback_alignment")
+    assert learned.relative < 1e-5
+    names = read_state(tmp_path)
+    assert ("network.layers.0.neurons.0.norm.running_var" in names) == (network == "batch normalisation")
 
 
 def test_the_graph_is_the_step_that_trains(mlp):

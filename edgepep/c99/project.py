@@ -20,6 +20,7 @@ from edgepep.c99.schedule import Arena, Schedule, arranged
 from edgepep.c99.table import Stage, stages
 from edgepep.errors import ExportError
 from edgepep.folders import EXPORT
+from edgepep.folding import folded
 from edgepep.integer_weights import IntegerWeights, with_integer_weights
 from edgepep.network import Network
 from edgepep.rule import Rule
@@ -98,7 +99,7 @@ def plan(network: Network, example: Tensor, rule: Rule | None = None, precision:
     name = "" if rule is None else type(rule).__module__.rpartition(".")[2]
     if rule is not None and name not in RULES:
         raise ExportError(f"the rule {name} has no form in C. There are: {', '.join(RULES)}; or none, to infer only.")
-    chain = stages(_at(network, precision), example)
+    chain = stages(_at(network if rule is not None else folded(network), precision), example)
     if len({stage.bits for stage in chain if stage.weight is not None}) != 1:
         raise ExportError(
             "some layers have weights in floats and some in codes, or codes of other bits; in C all are one."

@@ -222,7 +222,10 @@ def _relu(layer: Layer) -> bool:
     ]
     if len(answers) > 1 or any(type(m) is not nn.ReLU for m in answers):
         names = ", ".join(type(m).__name__ for m in answers)
-        raise ExportError(f"layer {layer.name} has the neurons {names}; in C there are ReLU and none.")
+        raise ExportError(
+            f"layer {layer.name} has the neurons {names}; in C there are ReLU and none, and batch normalisation where "
+            "nothing learns and it follows plain weights, into which it goes."
+        )
     return bool(answers)
 
 
