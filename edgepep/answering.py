@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from edgepep.tables import LayerTable
 
 
-def neurons(
-    recipe: Recipe, table: LayerTable, current: Tensor, *, last: bool, placed_first: bool, seed: int
-) -> nn.Module:
+def neurons(recipe: Recipe, table: LayerTable, current: Tensor, *, last: bool, first: bool, seed: int) -> nn.Module:
     """What a recipe's layer answers to the current of its synapses.
 
     Args:
@@ -26,25 +24,25 @@ def neurons(
         table: the layer's.
         current: an example of it, [batch, ...], or over time [time, batch, ...].
         last: whether the layer is the output, which only passes on.
-        placed_first: whether it reads the data: its current is used again in a second pass.
+        first: whether it reads the data: its current is used again in a second pass.
         seed: of dropout.
 
     """
     over_time = recipe.time is not None and not last
     parts = [_batch_norm(current, over_time)] if table.norm else []
-    parts.append(_neurons(recipe, table, current, last, placed_first))
+    parts.append(_neurons(recipe, table, current, last, first))
     if table.dropout and not last:
         parts.append(Dropout(table.dropout, seed, over_time))
     return nn.Sequential(*parts) if len(parts) > 1 else parts[0]
 
 
-def _neurons(recipe: Recipe, table: LayerTable, current: Tensor, last: bool, placed_first: bool) -> nn.Module:
+def _neurons(recipe: Recipe, table: LayerTable, current: Tensor, last: bool, first: bool) -> nn.Module:
     word = table.neurons or recipe.network.neurons
     if last or word == "identity":
         return nn.Identity()
     if recipe.time:
         return spiking.neurons(recipe.time, current)
-    return nn.ReLU(inplace=not placed_first) if word == "relu" else nn.Tanh()
+    return nn.ReLU(inplace=not first) if word == "relu" else nn.Tanh()
 
 
 def _batch_norm(current: Tensor, over_time: bool) -> nn.Module:

@@ -159,7 +159,7 @@ def _layer(recipe: Recipe, i: int, table: LayerTable, classes: int, h: Tensor, s
     current = each_step(synapses, pre) if over_time else synapses(pre)
     return Layer(
         synapses,
-        neurons(recipe, table, current, last=last, placed_first=i == 0, seed=seed),
+        neurons(recipe, table, current, last=last, first=i == 0, seed=seed),
         prepare if len(prepare) else None,
         spiking.decoder(recipe.time) if recipe.time and over_time else None,
     )

@@ -27,7 +27,8 @@ def folded(network: Network) -> Network:
         network: in any mode; it is not changed.
 
     """
-    return Network([_folded(copy.deepcopy(layer)) for layer in network.chain], network.encode, network.sources).eval()
+    network = copy.deepcopy(network)
+    return Network([_folded(layer) for layer in network.chain], network.encode, network.sources).eval()
 
 
 def _folded(layer: Layer) -> Layer:
