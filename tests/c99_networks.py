@@ -13,7 +13,7 @@ from edgepep.c99.host import Host
 from edgepep.integer_weights import with_integer_weights
 from edgepep.synapses import PaddedConv2d
 
-RULES = ["pepita", "mempepita", "last_layer", "backprop"]
+RULES = ["pepita", "mempepita", "dfa", "drtp", "last_layer", "backprop"]
 CLASSES = 3
 
 

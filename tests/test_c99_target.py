@@ -27,7 +27,7 @@ def test_on_the_command_line(run, tmp_path, monkeypatch):  # noqa: F811
     assert code == 0
     assert "weights rounded to 8 bits" in out
     assert "ep_dense_back" in (folder / "model.c").read_text()
-    refused(run("export", "one", "--format", "c", "--rule", "dfa"), "dfa has no form in C", "mempepita")
+    refused(run("export", "one", "--format", "c", "--rule", "usf"), "usf has no form in C", "mempepita")
     refused(run("export", "one", "--format", "c", "--option", "opset=17"), "no option of c called 'opset'")
     refused(run("export", "one", "--format", "c", "--option", "int8"), "NAME=VALUE")
     refused(run("export", "one", "--rule", "pepita"), "writes no training step")

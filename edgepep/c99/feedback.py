@@ -1,10 +1,11 @@
-"""The feedback F of a trained rule as (key, bound), from which a device draws the same values again."""
+"""The feedback of a trained rule as (key, bound), from which a device draws the same values again."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from edgepep import noise
 from edgepep.errors import ExportError
@@ -13,38 +14,49 @@ from edgepep.rule import Rule
 
 
 class Drawn(NamedTuple):
-    """F[c, i] is the signed upper 24 bits of hash(key, c * inputs + i), times bound."""
+    """F[c, i] is the signed upper 24 bits of hash(key, c * values + i), times bound."""
 
     key: int
     bound: float
 
 
-def drawn(rule: Rule) -> Drawn:
-    """Find how a PEPITA rule's feedback is drawn.
+def drawn(rule: Rule) -> dict[str, Drawn]:
+    """Find how a rule's feedback is drawn: PEPITA's "F", or the map of each layer, "D0"; nothing if it has none.
 
     Raises:
         ExportError: for feedback that is not drawn from its seed, or options of the rule that the kernels leave out.
 
     """
     known: Any = rule
-    plain = {
-        "variant": "standard",
-        "output_error": "first",
-        "presynaptic": "second",
-        "adversarial": 0.0,
-        "limit": 0.0,
-    }
-    for option, value in plain.items():
+    for option, value in _PLAIN.items():
         given = getattr(known, option, value)
         if given != value:
             raise ExportError(f"the rule has {option}={given!r}; in C it is {value!r}.")
-    own = known.projection
+    if hasattr(known, "projection"):
+        return {"F": _drawn(known.projection)}
+    maps = getattr(known, "feedback", None)
+    return {f"D{i}": _drawn(own) for i, own in maps.items()} if isinstance(maps, nn.ModuleDict) else {}
+
+
+_PLAIN = {
+    "variant": "standard",
+    "output_error": "first",
+    "presynaptic": "second",
+    "adversarial": 0.0,
+    "limit": 0.0,
+    "form": "full",
+    "sign": False,
+}
+"""Options of rules, and their values in C."""
+
+
+def _drawn(own: nn.Module) -> Drawn:
     if not isinstance(own, Feedback) or own.storage not in ("float", "seed"):
         kept = own.storage if isinstance(own, Feedback) else type(own).__name__
         raise ExportError(
             f"the feedback is kept as {kept!r}; in C it is drawn from its seed: storage 'float' or 'seed'."
         )
-    if own.wanted:
+    if getattr(own, "wanted", None):
         raise ExportError("the strength of the modulation has not been reached yet: train the rule for a step first.")
     key = noise.key(own.seed, 0xF, *([own.place] if own.place else []))
     return Drawn(int(key) % 2**32, _bound(own, key))

@@ -27,7 +27,6 @@ from edgepep.rule import Rule
 
 KIT = EXPORT / "c99"
 PRECISIONS = ("fp32", "int8")
-_PEPITA = ("pepita", "mempepita")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,8 @@ class Plan:
     """Name, or "" if it only infers."""
     infer: tuple[Schedule, Arena]
     learn: tuple[Schedule, Arena] | None
-    feedback: Drawn | None = None
+    feedback: dict[str, Drawn] = field(default_factory=dict)
+    """By name: PEPITA's "F", or the map of each layer, "D0"."""
     rates: dict[int, float] = field(default_factory=dict)
     """Factor of the learning rate, by layer."""
 
@@ -116,7 +116,7 @@ def plan(network: Network, example: Tensor, rule: Rule | None = None, precision:
         name,
         (infer, arranged(infer, start)),
         learn,
-        drawn(rule) if rule is not None and name in _PEPITA else None,
+        {} if rule is None else drawn(rule),
         {stage.index: _factor(rule, stage, stage is chain[-1]) for stage in chain},
     )
 
@@ -137,9 +137,9 @@ def save(made: Plan, path: Path | str, about: str = "", samples: Sequence[tuple[
         if file.is_file():
             shutil.copy(file, path)
     size = made.arena // 4
-    defines = {}
-    if made.feedback is not None:
-        defines = {"F_KEY": f"0x{made.feedback.key:08x}u", "F_BOUND": f"{made.feedback.bound.hex()}f"}
+    defines: dict[str, str] = {}
+    for name, drawn_from in made.feedback.items():
+        defines |= {f"{name}_KEY": f"0x{drawn_from.key:08x}u", f"{name}_BOUND": f"{drawn_from.bound.hex()}f"}
     about = about or f"{made.rule or 'inference'}, {made.precision}."
     texts = {
         "config.h": source.config(made.stages, size, about),

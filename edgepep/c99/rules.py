@@ -1,7 +1,8 @@
-"""Training steps as schedules, for one sample: PEPITA, MEMPEPITA, the last layer alone; forward passes only.
+"""Training steps as schedules, for one sample: PEPITA, MEMPEPITA, DFA, DRTP, the last layer alone; no error chain.
 
 What is fused: the second pass of a layer, its update and the release of its answer are one call, unit after unit, so
 that the second answer is written over the first. The last layer's second answer is not needed, and not computed.
+DFA's credits are written over the answers that they are of. DRTP keeps nothing but what the next layer reads.
 """
 
 from __future__ import annotations
@@ -79,6 +80,45 @@ def mempepita(stages: Sequence[Stage]) -> Schedule:
     return schedule
 
 
+def dfa(stages: Sequence[Stage]) -> Schedule:
+    """One pass that keeps what is read or cut off; then each layer, from last to first, by the error and a map."""
+    schedule = Schedule(stages)
+    kept = {source for stage in stages if stage.kind != "sum" for source in stage.sources}
+    kept |= {stage.index for stage in stages if stage.learns and stage.relu}
+    walk = Pass(schedule, "h", kept=kept)
+    pres = [walk.run(stage, schedule.input) for stage in stages]
+    error = _error(schedule, pres[-1][1])
+    _learn_last(schedule, stages, pres[-1][0], error)
+    for stage in reversed(stages[:-1]):
+        if stage.learns:
+            pre, h = pres[stage.index]
+            credit = Value(f"d{stage.index}", h.size, h if stage.index in kept else None)
+            sizes, cut = (str(h.size), str(error.size)), h if stage.relu else "0"
+            drawn = (*_map(stage), str(int(stage.relu)))
+            schedule.call("ep_send", *sizes, error, cut, credit, *drawn, macs=h.size * error.size)
+            _learn(schedule, stage, pre, credit, STEP)
+    return schedule
+
+
+def drtp(stages: Sequence[Stage]) -> Schedule:
+    """One pass, in which each layer learns from the label as soon as it has answered."""
+    schedule = Schedule(stages)
+    walk = Pass(schedule, "h")
+    for stage in stages:
+        pre, h = walk.run(stage, schedule.input)
+        if stage.learns and stage is not stages[-1]:
+            room = [Value(f"room{stage.index}", h.size // stage.out_shape[0])] if stage.kind == "conv" else []
+            rest: tuple[Value | str, ...] = (
+                f"rate_{stage.index}",
+                f"{STEP} + 1u",
+                *room,
+            )  # it is counted with the error
+            given = (pre, h if stage.relu else "0", "target", *_map(stage))
+            schedule.call(f"ep_{stage.kind}_aim", f"&layer_{stage.index}", *given, *rest, macs=stage.macs)
+    _learn_last(schedule, stages, pre, _error(schedule, h))
+    return schedule
+
+
 def last_layer(stages: Sequence[Stage]) -> Schedule:
     """One pass, then the last layer by its own error."""
     schedule = Schedule(stages)
@@ -115,13 +155,24 @@ def _learn_last(schedule: Schedule, stages: Sequence[Stage], pre: Value, error: 
     last = stages[-1]
     if not last.learns:
         raise ExportError(f"layer {last.name}, the output, rests; a rule in C changes it.")
-    rest = (f"rate_{last.index}", STEP)
-    schedule.call(f"ep_{last.kind}_learn", f"&layer_{last.index}", pre, error, *rest, macs=last.macs)
+    _learn(schedule, last, pre, error, STEP)
+
+
+def _learn(schedule: Schedule, stage: Stage, pre: Value, delta: Value, step: str) -> None:
+    rest = (f"rate_{stage.index}", step)
+    schedule.call(f"ep_{stage.kind}_learn", f"&layer_{stage.index}", pre, delta, *rest, macs=stage.macs)
+
+
+def _map(stage: Stage) -> tuple[str, ...]:
+    """What a layer's own map is drawn from."""
+    return f"D{stage.index}_KEY", f"D{stage.index}_BOUND"
 
 
 RULES: dict[str, Callable[[Sequence[Stage]], Schedule]] = {
     "pepita": pepita,
     "mempepita": mempepita,
+    "dfa": dfa,
+    "drtp": drtp,
     "last_layer": last_layer,
     "frozen_hidden": last_layer,
     "backprop": backprop,

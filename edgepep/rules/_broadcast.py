@@ -29,7 +29,8 @@ class Broadcast(Rule):
     ) -> None:
         super().__init__(network, example)
         _, *posts = survey(network, example)
-        classes = self.classes = posts[-1][0]
+        classes, self.form = posts[-1][0], form
+        self.classes = classes
         self.feedback = nn.ModuleDict()
         for i, (layer, post) in enumerate(zip(network.chain[:-1], posts, strict=False)):
             if layer.learns:

@@ -56,7 +56,7 @@ class Dfa(Broadcast):
     ) -> None:
         one_of("form", form, "full", "kernel", "channel")
         super().__init__(network, example, feedback_scale, form, storage, seed)
-        self.form, self.sign = form, sign
+        self.sign = sign
         if form == "kernel":
             self.feedback.clear()
             classes = self.classes

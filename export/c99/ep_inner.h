@@ -1,4 +1,4 @@
-/* The innermost loops, inlined where they are used: a unit's answer, a kernel at one position, a weight's change. */
+/* The innermost loops, inlined where they are used: a unit's answer, a kernel at one position, what changes a weight. */
 #ifndef EP_INNER_H
 #define EP_INNER_H
 
@@ -169,6 +169,35 @@ static inline void ep_move_bias(const ep_change *c, uint32_t unit, float delta)
 {
     if (c->bias)
         c->bias[unit] -= c->rate * delta;
+}
+
+static inline void ep_apply(const ep_change *c, uint32_t from, const float *gradient, uint32_t size)
+{
+    for (uint32_t i = 0; i < size; i++)
+        ep_move(c, from + i, c->factor * gradient[i]);
+}
+
+/* Gradient of one kernel weight: the sum over positions of delta times the value that the weight met. */
+static inline float ep_met(const ep_layer *l, const float *x, const float *delta, int32_t i, int32_t j)
+{
+    const int32_t top = i * l->dilation[0] - l->pad[0], left = j * l->dilation[1] - l->pad[1];
+    const ep_span rows = ep_within(top, l->stride[0], l->out_height, l->height);
+    const ep_span columns = ep_within(left, l->stride[1], l->out_width, l->width);
+    float sum = 0.0f;
+    for (int32_t r = rows.first; r < rows.end; r++) {
+        const float *line = x + (top + r * l->stride[0]) * l->width + left;
+        for (int32_t k = columns.first; k < columns.end; k++)
+            sum += delta[r * l->out_width + k] * line[k * l->stride[1]];
+    }
+    return sum;
+}
+
+static inline float ep_total(const float *delta, uint32_t size)
+{
+    float sum = 0.0f;
+    for (uint32_t i = 0; i < size; i++)
+        sum += delta[i];
+    return sum;
 }
 
 #endif

@@ -144,14 +144,30 @@ uint32_t ep_key(uint32_t key, uint32_t part)
     return ep_mix(key * 31u + part + GOLDEN);
 }
 
+float ep_feedback(uint32_t key, uint32_t index, float bound)
+{
+    const int32_t drawn = (int32_t)(ep_bits(key, index) >> 8); /* the sign bit is bit 23 */
+    return (float)(drawn < 0x800000 ? drawn : drawn - 0x1000000) * bound;
+}
+
+/* What the error e says of value i of a map [classes][size]. */
+static float sent(uint32_t size, uint32_t classes, const float *e, uint32_t i, uint32_t key, float bound)
+{
+    float sum = 0.0f;
+    for (uint32_t c = 0; c < classes; c++)
+        sum += e[c] * ep_feedback(key, c * size + i, bound);
+    return sum;
+}
+
 void ep_modulate(uint32_t inputs, uint32_t classes, const float *x, const float *e, float *y, uint32_t key, float bound)
 {
-    for (uint32_t i = 0; i < inputs; i++) {
-        float sum = 0.0f;
-        for (uint32_t c = 0; c < classes; c++) {
-            const int32_t drawn = (int32_t)(ep_bits(key, c * inputs + i) >> 8); /* the sign bit is bit 23 */
-            sum += e[c] * ((float)(drawn < 0x800000 ? drawn : drawn - 0x1000000) * bound);
-        }
-        y[i] = x[i] - sum;
-    }
+    for (uint32_t i = 0; i < inputs; i++)
+        y[i] = x[i] - sent(inputs, classes, e, i, key, bound);
+}
+
+void ep_send(uint32_t size, uint32_t classes, const float *e, const float *h, float *credit, uint32_t key, float bound,
+             int relu)
+{
+    for (uint32_t i = 0; i < size; i++)
+        credit[i] = relu && !(h[i] > 0.0f) ? 0.0f : sent(size, classes, e, i, key, bound);
 }

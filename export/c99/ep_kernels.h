@@ -48,6 +48,11 @@ float ep_exp(float x); /* for x <= 0, the same bits everywhere */
 /* y = x - F e, where F [classes][inputs] is drawn from a key and never stored; y may be x. */
 void ep_modulate(uint32_t inputs, uint32_t classes, const float *x, const float *e, float *y, uint32_t key, float bound);
 
+/* DFA: credit = e D, cut off where the answer h <= 0 if `relu`. D [classes][size] is drawn from a key and never stored;
+ * credit may be h, and h 0 without `relu`. */
+void ep_send(uint32_t size, uint32_t classes, const float *e, const float *h, float *credit, uint32_t key, float bound,
+             int relu);
+
 /* PEPITA's hidden layer: g = answer to x, weights -= rate * (h - g) x, unit after unit; g may be h. `room` is
  * in / groups * kernel floats. */
 void ep_dense_pair(const ep_layer *l, const float *x, const float *h, float *g, float rate, uint32_t step);
@@ -57,7 +62,14 @@ void ep_conv_pair(const ep_layer *l, const float *x, const float *h, float *g, f
 void ep_dense_learn(const ep_layer *l, const float *x, const float *delta, float rate, uint32_t step);
 void ep_conv_learn(const ep_layer *l, const float *x, const float *delta, float rate, uint32_t step);
 
-/* Backpropagation: the same, and the error below, `credit` = (delta through the weights as they were, + `more` if it is
+/* DRTP's hidden layer, whose answer to x is h: the same with the target's row of D for delta, cut off with h, unit after
+ * unit; without `relu` h may be 0. `room` is out_height * out_width floats. */
+void ep_dense_aim(const ep_layer *l, const float *x, const float *h, uint32_t target, uint32_t key, float bound, float rate,
+                  uint32_t step);
+void ep_conv_aim(const ep_layer *l, const float *x, const float *h, uint32_t target, uint32_t key, float bound, float rate,
+                 uint32_t step, float *room);
+
+/* Backpropagation: learns as ep_dense_learn does, and the error below, `credit` = (delta through the weights as they were, + `more` if it is
  * not 0), cut off where x <= 0 if `relu`. credit may be x. `room` is out / groups * kernel floats. */
 void ep_dense_back(const ep_layer *l, const float *x, const float *delta, const float *more, float *credit, int relu,
                    float rate, uint32_t step);
@@ -66,6 +78,9 @@ void ep_conv_back(const ep_layer *l, const float *x, const float *delta, const f
 void ep_max_pool_back(const ep_pool *p, const float *x, const float *delta, const float *more, float *credit, int relu);
 void ep_mean_pool_back(const ep_pool *p, const float *x, const float *delta, const float *more, float *credit, int relu);
 void ep_gate(uint32_t size, const float *x, const float *delta, const float *more, float *credit, int relu);
+
+/* A value of the feedback that a key says: uniform, of 24 bits, the sign among them. */
+float ep_feedback(uint32_t key, uint32_t index, float bound);
 
 /* A hash of (key, index), as edgepep's own random numbers. */
 uint32_t ep_mix(uint32_t h);
