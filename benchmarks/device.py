@@ -22,7 +22,7 @@ from edgepep.c99 import boards, plan, save
 from edgepep.c99.host import Host
 from edgepep.folders import DEVICE
 
-RULES = ("backprop", "pepita", "mempepita", "last_layer")
+RULES = ("backprop", "dfa", "drtp", "pepita", "mempepita", "last_layer")
 EPOCH_RATE = 0.03
 DENSE = {"prepare": ["flatten"], "synapses": "linear"}
 
@@ -70,7 +70,7 @@ def data(recipe: Recipe, count: int) -> tuple[list[tuple[torch.Tensor, int]], st
 def executed(name: str, rule: str, precision: str) -> dict[str, object]:
     """Plan, write, compile and run one configuration."""
     recipe, steps, names, _ = NETWORKS[name]
-    network = recipe.under(rule).build(0)
+    network = (recipe if rule == "drtp" else recipe.under(rule)).build(0)  # its own neurons, tanh, have no form in C
     samples, source = data(recipe, min(steps, 20))
     planned = plan(network, samples[0][0].unsqueeze(0), recipe.make_rule(network, rule), precision)
     with tempfile.TemporaryDirectory() as folder:
@@ -165,6 +165,12 @@ def tools() -> dict[str, str]:
 ONCE = {"epoch": epoch, "accuracy": accuracy}
 
 
+def _place(run: dict[str, object]) -> tuple[int, ...]:
+    """Where a run stands in the file."""
+    at = (list(NETWORKS), ("fp32", "int8"), RULES)
+    return tuple(names.index(str(run[key])) for names, key in zip(at, ("model", "precision", "rule"), strict=True))
+
+
 def main() -> None:
     wanted = sys.argv[1:] or [*ONCE, *NETWORKS]
     kept = json.loads(DEVICE.read_text(encoding="utf-8")) if DEVICE.is_file() else {"runs": []}
@@ -180,7 +186,7 @@ def main() -> None:
                 if any((run["model"], run["rule"], run["precision"]) == key for run in kept["runs"]):
                     continue
                 found = executed(*key)
-                kept["runs"].append(found)
+                kept["runs"] = sorted([*kept["runs"], found], key=_place)
                 DEVICE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
                 print(*key, json.dumps(found["boards"]), flush=True)
 

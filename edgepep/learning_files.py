@@ -149,9 +149,8 @@ def compare(step: TrainingStep, path: Path, samples: tuple[Tensor, Tensor], lear
         theirs = dict(zip(theirs, after, strict=True))
         apart = max(apart, float((loss - other).abs()))
     off = {name: ours[name].double() - theirs[name].double() for name in ours}
-    learned_here = [
-        name for name, value in ours.items() if value.dtype not in (torch.int32, torch.int64)
-    ]  # which count steps
+    counts = (torch.int32, torch.int64)  # of steps
+    learned_here = [name for name, value in ours.items() if value.dtype not in counts]
     moved = sum(float((ours[n].double() - step.state[n].double()).square().sum()) for n in learned_here) ** 0.5
     relative = sum(float(d.square().sum()) for d in off.values()) ** 0.5 / (moved or 1.0)
     learned = Learned(COMPARED, size, apart, max(float(d.abs().max()) for d in off.values()), relative)

@@ -125,3 +125,17 @@ def test_wrong_calls_change_nothing(tmp_path):
         assert host.library.ep_message(status) not in (b"ok", b"unknown status")
     ctypes.c_uint32.in_dll(host.library, "ep_loaded").value = 0
     assert call(values, 6, 0, rate) == -1
+
+
+@compiled
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_no_layer_learns_by_drtp_from_what_is_not_finite(value, tmp_path):
+    network, x, y = made("conv")
+    _, host = exported(network, x, y, ruled(network, x, "drtp"), tmp_path / "c")
+    kept, sample = host.save(), x[0].clone()
+    sample.view(-1)[7] = value
+    with pytest.raises(ExportError, match="finite"):
+        host.learn(sample, 0, 0.1)
+    assert host.save() == kept
+    host.learn(x[0], 0, 0.1)
+    assert host.save() != kept

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 
 from edgepep.c99.backward import backprop
 from edgepep.c99.passes import Pass
-from edgepep.c99.schedule import Schedule, Value
+from edgepep.c99.schedule import FINITE, Schedule, Value
 from edgepep.c99.table import Stage
 from edgepep.errors import ExportError
 
-STEP = "ep_steps"
-"""The argument by which kernels tell updates apart."""
+STEP, NEXT = "ep_steps", "ep_steps + 1u"
+"""The argument by which kernels tell updates apart, after the step is counted, with the error, and before."""
 
 
 def inference(stages: Sequence[Stage]) -> Schedule:
@@ -104,17 +104,14 @@ def drtp(stages: Sequence[Stage]) -> Schedule:
     """One pass, in which each layer learns from the label as soon as it has answered."""
     schedule = Schedule(stages)
     walk = Pass(schedule, "h")
+    schedule.call(FINITE, str(schedule.input.size), schedule.input)
     for stage in stages:
         pre, h = walk.run(stage, schedule.input)
         if stage.learns and stage is not stages[-1]:
             room = [Value(f"room{stage.index}", h.size // stage.out_shape[0])] if stage.kind == "conv" else []
-            rest: tuple[Value | str, ...] = (
-                f"rate_{stage.index}",
-                f"{STEP} + 1u",
-                *room,
-            )  # it is counted with the error
-            given = (pre, h if stage.relu else "0", "target", *_map(stage))
-            schedule.call(f"ep_{stage.kind}_aim", f"&layer_{stage.index}", *given, *rest, macs=stage.macs)
+            given = (pre, h if stage.relu else "0", "target", *_map(stage), f"rate_{stage.index}", NEXT, *room)
+            schedule.call(FINITE, str(h.size), h)
+            schedule.call(f"ep_{stage.kind}_aim", f"&layer_{stage.index}", *given, macs=stage.macs)
     _learn_last(schedule, stages, pre, _error(schedule, h))
     return schedule
 

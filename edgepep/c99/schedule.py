@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from edgepep.c99.table import Stage
 from edgepep.placement import Lasting, put_beside
 
+FINITE = "ep_finite"
+"""A call after which nothing more is done if some floats are not finite numbers."""
+
 
 @dataclass(eq=False)
 class Value:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 
 from edgepep.c99.blob import HEADER, VERSION, network_word, pack, values
-from edgepep.c99.schedule import Arena, Schedule, Value
+from edgepep.c99.schedule import FINITE, Arena, Schedule, Value
 from edgepep.c99.table import Stage
 
 STATE = 8
@@ -211,8 +211,10 @@ def _calls(schedule: Schedule, arena: Arena, rates: Mapping[int, float]) -> list
     for call in schedule.calls:
         given = [_argument(a, arena) if isinstance(a, Value) else rate.get(a, a) for a in call.arguments]
         text = f"{call.kernel}({', '.join(given)});"
-        if call.kernel == "said = ep_largest":
-            lines += [f"    if (!ep_finite({', '.join(given)}))", "        return EP_NOT_FINITE;"]
+        if call.kernel in ("said = ep_largest", FINITE):
+            lines += [f"    if (!{FINITE}({', '.join(given)}))", "        return EP_NOT_FINITE;"]
+        if call.kernel == FINITE:
+            continue
         lines += wrap(text, 112, initial_indent="    ", subsequent_indent="        ")
         if call.kernel == "ep_output_error":
             lines.append("    ep_steps++;")
