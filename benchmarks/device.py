@@ -23,6 +23,8 @@ from edgepep.c99.host import Host
 from edgepep.folders import DEVICE
 
 RULES = ("backprop", "dfa", "drtp", "pepita", "mempepita", "last_layer")
+RATES = (0.01, 0.001)
+"""Of learning: the first at which no step is refused, because the network has diverged."""
 EPOCH_RATE = 0.03
 DENSE = {"prepare": ["flatten"], "synapses": "linear"}
 
@@ -76,9 +78,12 @@ def executed(name: str, rule: str, precision: str) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "c"
         save(planned, path, samples=samples)
-        host = boards.run(path, "host", steps)
-        runs = {board: boards.run(path, board, steps, limit=1800) for board in names}
-    found: dict[str, object] = {"model": name, **planned.describe(), "steps": steps, "data": source}
+        for rate in RATES:
+            host = boards.run(path, "host", steps, rate)
+            if not host["refused"]:
+                break
+        runs = {board: boards.run(path, board, steps, rate, limit=1800) for board in names}
+    found: dict[str, object] = {"model": name, **planned.describe(), "steps": steps, "rate": rate, "data": source}
     found |= {"refused": host["refused"], "boards": {}}
     for board, run in runs.items():
         found["boards"][board] = {  # type: ignore[index]

@@ -33,7 +33,7 @@ def test_the_page():
     assert "mempepita  fp32" in page
     assert "mlp-784-64-10" not in page
     assert "  no" in page
-    assert sum(line.endswith("  fits") for line in page.splitlines()) == 2
+    assert sum(line.endswith("  fits") for line in page.splitlines()) == 3
     with pytest.raises(EdgepepError, match="--executed gives a page of text"):
         typed("--executed", "--format", "json")
     everything = typed("--executed", "--model", "mnist-fc")
