@@ -23,7 +23,7 @@ from edgepep.c99.host import Host
 from edgepep.folders import DEVICE
 
 RULES = ("backprop", "dfa", "drtp", "pepita", "mempepita", "last_layer")
-RATES = (0.01, 0.001)
+RATES = (0.01, 0.001, 0.0001, 0.00001)
 """Of learning: the first at which no step is refused, because the network has diverged."""
 EPOCH_RATE = 0.03
 DENSE = {"prepare": ["flatten"], "synapses": "linear"}
