@@ -88,10 +88,11 @@ def _in_a_graph(norm: _BatchNorm, x: Tensor, counts: bool) -> Tensor:
         n = x.numel() // x.shape[1]
         running[0].add_((mean - running[0]) * share)
         running[1].add_((variance * (n / (n - 1)) - running[1]) * share)
-    answer = (x - _along(mean, x)) * _along((variance + norm.eps).rsqrt(), x)
+    scale = (variance + norm.eps).rsqrt()
     if not norm.affine:
-        return answer
-    return answer * _along(norm.weight, x) + _along(norm.bias, x)
+        return (x - _along(mean, x)) * _along(scale, x)
+    scale = scale * norm.weight  # rounded as torch's kernel does it: one factor, one summand
+    return x * _along(scale, x) + _along(norm.bias - mean * scale, x)
 
 
 @pull_back.register

@@ -81,8 +81,8 @@ def mlp(tmp_path_factory):
 @pytest.mark.parametrize("network", marked(NETWORKS, QUICK))
 def test_onnxruntime_learns_as_torch_does(tmp_path, network):
     _, _, learned = write(tmp_path, network)
-    # PEPITA takes the difference of two normalised answers, which torch's kernel rounds in another way than a graph
-    assert learned.relative < (1e-4 if network == "batch normalisation" else 1e-5)
+    # normalisation divides by a deviation below 1, and the rounding of PEPITA's small differences with it
+    assert learned.relative < (2e-5 if network == "batch normalisation" else 1e-5)
     assert learned.loss_difference < 1e-5
     model = onnx.load(tmp_path / STEP)
     assert [opset.domain for opset in model.opset_import] == [""]

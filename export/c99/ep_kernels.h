@@ -69,8 +69,8 @@ void ep_dense_aim(const ep_layer *l, const float *x, const float *h, uint32_t ta
 void ep_conv_aim(const ep_layer *l, const float *x, const float *h, uint32_t target, uint32_t key, float bound, float rate,
                  uint32_t step, float *room);
 
-/* Backpropagation: learns as ep_dense_learn does, and the error below, `credit` = (delta through the weights as they were, + `more` if it is
- * not 0), cut off where x <= 0 if `relu`. credit may be x. `room` is out / groups * kernel floats. */
+/* Backpropagation: weights -= rate * delta x, and the error below, `credit` = (delta through the weights as they were,
+ * + `more` if it is not 0), cut off where x <= 0 if `relu`. credit may be x. `room` is out / groups * kernel floats. */
 void ep_dense_back(const ep_layer *l, const float *x, const float *delta, const float *more, float *credit, int relu,
                    float rate, uint32_t step);
 void ep_conv_back(const ep_layer *l, const float *x, const float *delta, const float *more, float *credit, int relu,
