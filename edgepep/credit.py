@@ -23,8 +23,8 @@ class Memory(NamedTuple):
     source: Tensor | None
     """What the layer read, where its preparation has a derivative that depends on it."""
     pre: Tensor
-    answered: Tensor
-    """What the neurons answered to; for neurons that only cut off or pass on, their answer, which says the same."""
+    kept: Tensor
+    """What `Layer.kept` gave: from it the neurons' derivative is told."""
 
 
 def remember(network: Network, x: Tensor) -> tuple[list[Memory], Tensor]:
@@ -38,7 +38,7 @@ def remember(network: Network, x: Tensor) -> tuple[list[Memory], Tensor]:
         if layer.learns_before or (i > 0 and type(layer.prepare) is not nn.Identity):
             source = network.gathered(posts, i) if i else through(network.encode, x)
         posts.append(activity.post)
-        memories.append(Memory(source, activity.pre, _answered(layer, activity.current, activity.post)))
+        memories.append(Memory(source, activity.pre, layer.kept(activity)))
         post = activity.post
         del activity
     return memories, network.readout(post)
@@ -63,14 +63,14 @@ def walk_back(
     """
     top = network.chain[-1]
     with phase(BACKWARD, top.name):
-        credit: dict[int, Tensor] = {len(memories) - 1: pull_back_through(top.decode, memories[-1].answered, error)}
+        credit: dict[int, Tensor] = {len(memories) - 1: pull_back_through(top.decode, memories[-1].kept, error)}
     lowest = first_learner(network) if lowest is None else lowest
     for i in range(len(memories) - 1, max(lowest, 0) - 1, -1):
-        layer, (source, pre, answered) = network.chain[i], memories.pop()
+        layer, (source, pre, kept) = network.chain[i], memories.pop()
         if i not in credit:  # nothing above reads this layer, or wants to know
             continue
         with phase(BACKWARD, layer.name):
-            delta = pull_back_through(layer.neurons, answered, credit.pop(i))
+            delta = layer.through_neurons(kept, credit.pop(i))
             if i > max(lowest, 0) or layer.learns_before:
                 way = matrix(i) if transports(layer.synapses) else pre
                 below = input_gradient(layer.synapses, pre, delta, way)
@@ -78,7 +78,7 @@ def walk_back(
                 for s in network.sources[i]:
                     credit[s] = credit[s] + below if s in credit else below
                 del below
-        del source, answered
+        del source, kept
         yield i, pre, delta
     if lowest < 0:
         with phase(BACKWARD, layer.name):
@@ -129,10 +129,6 @@ def spreads(network: Network, like: Tensor) -> Tensor:
     """Return `spread` of every layer, 0 where nothing goes down, of the device and dtype of `like`."""
     down = ways_down(network)
     return like.new_tensor([spread(layer) if i in down else 0.0 for i, layer in enumerate(network.chain)])
-
-
-def _answered(layer: Layer, current: Tensor, post: Tensor) -> Tensor:
-    return post if type(layer.neurons) in (nn.ReLU, nn.Identity) else current
 
 
 class CreditChain(Rule):

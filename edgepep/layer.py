@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from edgepep.children import child
 from edgepep.convolving import laid_out
+from edgepep.derivatives import pull_back_answer, told_by_answer
 from edgepep.errors import EdgepepError
 from edgepep.fakequant import answer, quick
 from edgepep.local import Factor, Gradient, accumulate_, linear_part, weight_gradient
@@ -103,19 +104,29 @@ class Layer(nn.Module):
         """Return what the synapses are given, [batch, ...]: over time, its mean."""
         return (pre[0] if pre.stride(0) == 0 else pre.mean(0)) if self.over_time else pre
 
-    def error_at_current(self, answered: Tensor, credit: Tensor) -> Tensor:
+    def kept(self, activity: Activity) -> Tensor:
+        """Return what `error_at_current` needs of an activity: the post where that will do, else the current."""
+        return activity.post if told_by_answer(self.neurons) else activity.current
+
+    def error_at_current(self, kept: Tensor, credit: Tensor) -> Tensor:
         """Pull a credit for what is read of the post back to the current, by the neurons' own derivative.
 
         Args:
-            answered: the current, or the post, which has the same shape.
+            kept: what `kept` gave.
             credit: [batch, ...], with 1 for the axes along which it is the same.
 
         """
         if type(self.neurons) is nn.Identity and not self.over_time:
             return credit
         self.refuse_windows()
-        credit = credit.expand(answered.shape[1 if self.over_time else 0 :])
-        return pull_back_through(self.neurons, answered, pull_back_through(self.decode, answered, credit))
+        credit = credit.expand(kept.shape[1 if self.over_time else 0 :])
+        return self.through_neurons(kept, pull_back_through(self.decode, kept, credit))
+
+    def through_neurons(self, kept: Tensor, delta: Tensor) -> Tensor:
+        """Pull an error of the post's shape back to the current."""
+        if told_by_answer(self.neurons):
+            return pull_back_answer(self.neurons, kept, delta)
+        return pull_back_through(self.neurons, kept, delta)
 
     def refuse_windows(self) -> None:
         """Raise EdgepepError if the network runs in windows of time, and currents are not kept."""

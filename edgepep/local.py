@@ -1,6 +1,5 @@
 """The local computations that every rule is built from, by type of synapses."""
 
-from collections.abc import Callable
 from functools import singledispatch
 from typing import NamedTuple
 
@@ -8,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from edgepep.convolving import image_gradient, kernel_gradient, padded, together
+from edgepep.derivatives import pull_back
 from edgepep.errors import EdgepepError
 from edgepep.fakequant import quick, weight_used
-from edgepep.injection import Inject
 from edgepep.products import by_stretches, multiplied, stretches
 
 
@@ -186,58 +185,3 @@ def respond(synapses: nn.Module, pre: Tensor, matrix: Tensor) -> Tensor:
         by_conv = forward(synapses, pre, matrix, None)
         return by_conv
     raise EdgepepError(f"{type(synapses).__name__} has no weights to be given others for.")
-
-
-@singledispatch
-def pull_back(f: Callable[[Tensor], Tensor], x: Tensor, delta: Tensor) -> Tensor:
-    """Gradient of sum(delta * f(x)) in x: the share of one function in a backward pass, and no more.
-
-    Known in closed form for common modules, registered by type; else by autograd over this one function. Normalisations
-    in it (what has a `gradients` dictionary) are left the gradients of their own parameters.
-    """
-    return by_autograd(f, x, delta)
-
-
-def by_autograd(f: Callable[[Tensor], Tensor], x: Tensor, delta: Tensor) -> Tensor:
-    """Do what `pull_back` does, by autograd, whatever is known of f in closed form."""
-    modules = list(f.modules()) if isinstance(f, nn.Module) else []
-    learning = [(m, p) for m in modules if hasattr(m, "gradients") for p in m.parameters() if p.requires_grad]
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        answer = f(x.clone() if any(getattr(m, "inplace", False) for m in modules) else x)
-        by_input, *rest = torch.autograd.grad(Inject.apply(1, answer, delta), [x, *(p for _, p in learning)])
-    for (module, parameter), gradient in zip(learning, rest, strict=True):
-        module.gradients[parameter] = gradient  # type: ignore[operator]
-    return by_input
-
-
-@pull_back.register
-def _(f: nn.Identity, x: Tensor, delta: Tensor) -> Tensor:
-    return delta
-
-
-@pull_back.register
-def _(f: nn.ReLU, x: Tensor, delta: Tensor) -> Tensor:
-    gradient: Tensor = torch.ops.aten.threshold_backward(delta, x, 0)  # x may be the answer: the sign is the same
-    return gradient
-
-
-@pull_back.register
-def _(f: nn.Tanh, x: Tensor, delta: Tensor) -> Tensor:
-    gradient: Tensor = torch.ops.aten.tanh_backward(delta, torch.tanh(x))
-    return gradient
-
-
-@pull_back.register
-def _(f: nn.Flatten, x: Tensor, delta: Tensor) -> Tensor:
-    return delta.reshape(x.shape)
-
-
-@pull_back.register
-def _(f: nn.Sequential, x: Tensor, delta: Tensor) -> Tensor:
-    inputs = [x]
-    for module in f[:-1]:
-        inputs.append(module(inputs[-1].clone() if getattr(module, "inplace", False) else inputs[-1]))
-    for module, given in zip(reversed(f), reversed(inputs), strict=True):
-        delta = pull_back(module, given, delta)
-    return delta

@@ -10,8 +10,8 @@ from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgepep import phases
+from edgepep.derivatives import by_autograd, pull_back
 from edgepep.errors import EdgepepError
-from edgepep.local import by_autograd, pull_back
 
 NORMS = (_BatchNorm, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -42,7 +42,7 @@ class Norm(nn.Module):
         self.norm, self.statistics = norm, statistics
         self.fresh, self.place = True, 0
         self.gradients: dict[nn.Parameter, Tensor] = {}
-        """Left here by `edgepep.local.pull_back`, until the layer learns."""
+        """Left here by `edgepep.derivatives.pull_back`, until the layer learns."""
 
     def renew(self) -> None:
         """Begin a step."""

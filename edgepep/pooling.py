@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from edgepep.local import by_autograd, pull_back
+from edgepep.derivatives import by_autograd, pull_back
 
 
 def pooled(pool: nn.MaxPool2d, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from edgepep.local import pull_back
+from edgepep.derivatives import pull_back
 from edgepep.pooling import pooled
 
 

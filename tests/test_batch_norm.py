@@ -6,8 +6,8 @@ from torch import nn
 
 from edgepep import InPlaceSGD, convert, export, load
 from edgepep.c99.host import compiler
+from edgepep.derivatives import pull_back
 from edgepep.folding import folded
-from edgepep.local import pull_back
 from edgepep.neurons import Leaky
 from edgepep.normalisation import Norm
 from edgepep.phases import FORWARD, phase

@@ -7,11 +7,23 @@ import pytest
 import torch
 from torch import nn
 
-from edgepep import Diagnostics, EdgepepError, InPlaceSGD, Layer, Network, PerLayer, diagnose, load, plugins, rules
+from edgepep import (
+    Diagnostics,
+    EdgepepError,
+    InPlaceSGD,
+    Layer,
+    Network,
+    PerLayer,
+    diagnose,
+    load,
+    plugins,
+    profile,
+    rules,
+)
 from edgepep.build import rule_class
+from edgepep.derivatives import pull_back
 from edgepep.diagnostics import TrainingWarning
 from edgepep.groups import parameter_groups
-from edgepep.local import pull_back
 from edgepep.rules.activation_alignment import ActivationAlignment
 from edgepep.rules.backprop import Backprop
 from edgepep.rules.drtp import Drtp
@@ -295,3 +307,26 @@ def test_errors_go_back_through_pooling_as_under_autograd(monkeypatch, pool, exp
     want = torch.autograd.grad(answer, x, delta)[0]
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
     torch.testing.assert_close(pull_back(pool, x.detach(), delta), want)
+
+
+NEURONS = [nn.Identity(), nn.ReLU(), nn.Tanh(), nn.Sigmoid(), nn.Softplus(), nn.Sequential(nn.Tanh(), nn.Sigmoid())]
+
+
+@pytest.mark.parametrize("neurons", NEURONS, ids=str)
+def test_what_a_layer_keeps_tells_the_derivative_of_its_neurons(neurons):
+    layer = Layer(nn.Linear(6, 5), neurons)
+    x, credit = torch.randn(7, 6), torch.randn(7, 5)
+    activity = layer(x)
+    delta = layer.error_at_current(layer.kept(activity), credit)
+    current = activity.current.detach().requires_grad_()
+    assert torch.equal(delta, torch.autograd.grad(neurons(current), current, credit)[0])
+    assert torch.equal(delta, pull_back(neurons, current.detach(), credit))
+
+
+@pytest.mark.parametrize("name", ["feedback_alignment", "dfa", "drtp", "weight_mirror"])
+def test_tanh_needs_no_more_memory_than_relu(name):
+    totals = []
+    for neurons in ("relu", "tanh"):
+        recipe = load("mnist-mlp").but(rules={name: {"network": {"neurons": neurons}}})
+        totals.append(profile(recipe, name, batch=512).total_memory)
+    assert totals[0] == totals[1]

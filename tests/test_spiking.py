@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgepep import EdgepepError
-from edgepep.local import pull_back
+from edgepep.derivatives import pull_back
 from edgepep.neurons import Alpha, Lapicque, Leaky, RLeaky, Spiking, Synaptic
 
 T, BATCH, SIZE = 25, 8, 32

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from edgepep import noise
+from edgepep.derivatives import pull_back
 from edgepep.errors import EdgepepError
-from edgepep.local import pull_back
 
 
 def _checked(steps: int) -> int:

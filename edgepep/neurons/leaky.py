@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgepep.local import pull_back
+from edgepep.derivatives import pull_back
 from edgepep.neurons.population import Spiking, State
 
 

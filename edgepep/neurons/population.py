@@ -66,7 +66,7 @@ class Spiking(nn.Module):
         self.reset_mechanism, self.reset_delay, self.inhibition = reset_mechanism, reset_delay, inhibition
         self.spike_grad, self.compiled = spike_grad, compiled
         self.gradients: dict[nn.Parameter, Tensor] = {}
-        """Of what learns here: left by `edgepep.local.pull_back`, until the layer learns."""
+        """Of what learns here: left by `edgepep.derivatives.pull_back`, until the layer learns."""
 
     def hold(
         self, name: str, value: float | Tensor, low: float, high: float, learn: bool = False, *, above: bool = False

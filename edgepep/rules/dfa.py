@@ -77,32 +77,32 @@ class Dfa(Broadcast):
         for i, layer in enumerate(hidden):
             if not layer.learns or (self.form == "kernel" and i not in below):
                 continue
-            _, pre, answered = memories[i]
+            _, pre, kept = memories[i]
             if self.form == "kernel":
-                delta = pull_back_through(layer.neurons, answered, below.pop(i))
+                delta = layer.through_neurons(kept, below.pop(i))
             else:
-                delta = layer.error_at_current(answered, self.projected(i, signal))
+                delta = layer.error_at_current(kept, self.projected(i, signal))
             layer.learn(pre, delta, 1 / target.shape[0])
-        _, pre, answered = memories[-1]
-        output.learn(pre, output.error_at_current(answered, error), 1 / target.shape[0])
+        _, pre, kept = memories[-1]
+        output.learn(pre, output.error_at_current(kept, error), 1 / target.shape[0])
         return Outcome(logits, target)
 
     def _through_kernels(self, memories: list[Memory], signal: Tensor) -> dict[int, Tensor]:
         """Credit of each layer's post, sent down through the maps of the layers that read it."""
         credit: dict[int, Tensor] = {}
         for j, rows in self.feedback.items():
-            layer, (source, pre, answered) = self.network.chain[int(j)], memories[int(j)]
+            layer, (source, pre, kept) = self.network.chain[int(j)], memories[int(j)]
             with phase(PROJECTION, layer.name):
-                below = input_gradient(layer.synapses, pre, _everywhere(layer, signal, answered), rows())
+                below = input_gradient(layer.synapses, pre, _everywhere(layer, signal, kept), rows())
                 below = pull_back_through(layer.prepare, pre if source is None else source, below, layer.over_time)
             for s in self.network.sources[int(j)]:
                 credit[s] = credit[s] + below if s in credit else below
         return credit
 
 
-def _everywhere(layer: Layer, signal: Tensor, answered: Tensor) -> Tensor:
+def _everywhere(layer: Layer, signal: Tensor, kept: Tensor) -> Tensor:
     """The signal [batch, classes] at every position, and time step, of a layer's output."""
     axes = 1 if layer.over_time else 0
-    positions = answered.shape[axes + 2 :]
+    positions = kept.shape[axes + 2 :]
     spread = signal.view(*signal.shape, *[1] * len(positions)).expand(*signal.shape, *positions)
-    return (spread / answered.shape[0]).expand(answered.shape[0], *spread.shape) if layer.over_time else spread
+    return (spread / kept.shape[0]).expand(kept.shape[0], *spread.shape) if layer.over_time else spread

@@ -53,7 +53,7 @@ class Drtp(Broadcast):
         """Run forward once; each layer learns as soon as the next has its answer."""
         scale, last = 1 / target.shape[0], len(self.network.chain) - 1
         for i, (layer, activity) in enumerate(zip(self.network.chain, self.network.stream(x), strict=True)):
-            pre, current, post = activity
+            pre, kept, post = activity.pre, layer.kept(activity), activity.post
             del activity
             if i == last:
                 logits = self.network.readout(post)
@@ -62,8 +62,8 @@ class Drtp(Broadcast):
                 credit = self.credit(i, target)
             else:
                 continue
-            layer.learn(pre, layer.error_at_current(current, credit), scale)
-            del pre, current, post, credit
+            layer.learn(pre, layer.error_at_current(kept, credit), scale)
+            del pre, kept, post, credit
         return Outcome(logits, target)
 
     def credit(self, i: int, target: Tensor) -> Tensor:

@@ -97,22 +97,23 @@ class ForwardForward(Rule):
         self.step += 1
         *_, last = self.network.stream(x)
         logits, output = self.network.readout(last.post), self.network.chain[-1]
-        output.learn(last.pre, output.error_at_current(last.current, output_error(logits, target)), 1 / target.shape[0])
+        output.learn(
+            last.pre, output.error_at_current(output.kept(last), output_error(logits, target)), 1 / target.shape[0]
+        )
         del last
         self.labels.label = torch.cat([target, self.wrong(target, logits)])
         sign = torch.ones(2 * x.shape[0], dtype=x.dtype, device=x.device)
         sign[x.shape[0] :] = -1
         try:
             for layer, activity in zip(self.network.chain[:-1], self.network.stream(torch.cat([x, x])), strict=False):
-                pre, current, post = activity
+                pre, kept, answer = activity.pre, layer.kept(activity), layer.read(activity.post)
                 del activity
-                answer = layer.read(post)
                 size = answer[0].numel() if self.goodness == "mean" else 1
                 excess = (_goodness(answer) - self.threshold) * (answer[0].numel() / size)
                 slope = -sign * torch.sigmoid(-sign * excess) * (2 / size)
                 credit = answer * slope.view(-1, *[1] * (answer.dim() - 1))
-                layer.learn(pre, layer.error_at_current(current, credit), 1 / x.shape[0])
-                del pre, current, post, answer, credit
+                layer.learn(pre, layer.error_at_current(kept, credit), 1 / x.shape[0])
+                del pre, kept, answer, credit
         finally:
             self.labels.label = None
         return Outcome(logits, target)

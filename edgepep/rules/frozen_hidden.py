@@ -22,8 +22,8 @@ class FrozenHidden(Rule):
         """Run forward once; the last layer learns."""
         output = self.network.chain[-1]
         for activity in self.network.stream(x, currents="all" if output.over_time else "none"):
-            pre, current, post = activity
+            pre, kept, post = activity.pre, output.kept(activity), activity.post
             del activity
         logits = self.network.readout(post)
-        output.learn(pre, output.error_at_current(current, output_error(logits, target)), 1 / target.shape[0])
+        output.learn(pre, output.error_at_current(kept, output_error(logits, target)), 1 / target.shape[0])
         return Outcome(logits, target)

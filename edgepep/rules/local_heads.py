@@ -102,31 +102,34 @@ class LocalHeads(Rule):
         """Run forward once; each layer learns as soon as it has its answer, and so does its head."""
         last = len(self.network.chain) - 1
         for i, (layer, activity) in enumerate(zip(self.network.chain, self.network.stream(x), strict=True)):
-            pre, current, post = activity
+            pre, answer = activity.pre, layer.read(activity.post)
+            needed = activity.current if self.second and i < last else layer.kept(activity)
             del activity
-            answer = layer.read(post)
             if i == last:
                 error = output_error(answer, target)
-                layer.learn(pre, layer.error_at_current(current, error), 1 / target.shape[0])
+                layer.learn(pre, layer.error_at_current(needed, error), 1 / target.shape[0])
             elif layer.learns:
-                pre, delta, scale = self.factors(i, pre, current, answer, target)
+                pre, delta, scale = self.factors(i, pre, needed, answer, target)
                 layer.learn(pre, delta, scale / target.shape[0])
                 del delta
-            del pre, current, post
+            del pre, needed
         return Outcome(answer, target)
 
     def factors(
-        self, i: int, pre: Tensor, current: Tensor, answer: Tensor, target: Tensor
+        self, i: int, pre: Tensor, needed: Tensor, answer: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor, float]:
-        """Presynaptic and postsynaptic factors of a hidden layer's update, and a factor of it; its head learns."""
+        """Presynaptic and postsynaptic factors of a hidden layer's update, and a factor of it; its head learns.
+
+        needed: the current for a second answer, else what `Layer.kept` gave.
+        """
         layer = self.network.chain[i]
         with phase(PROJECTION, layer.name):
             credit: Tensor = self.heads[str(i)](answer, target)
         if not self.second:
-            return pre, layer.error_at_current(current, credit), 1.0
+            return pre, layer.error_at_current(needed, credit), 1.0
         layer.refuse_windows()
         with phase(SECOND, layer.name):
-            again = layer.read(layer.answered(torch.sub(current, credit, alpha=self.strength)))
+            again = layer.read(layer.answered(torch.sub(needed, credit, alpha=self.strength)))
         return layer.read_input(pre), answer - again, 1 / self.strength
 
 

@@ -175,7 +175,7 @@ class Pepita(Rule):
             hebbian = torch.cat([before, pre]), torch.cat([logits.softmax(1), -label])
             pre, error = hebbian if self.variant == "hebbian" else (before, error)
         if output.over_time or type(output.neurons) is not nn.Identity:  # an answer that is not its current
-            pre, error = g.pre, output.error_at_current(g.current, error)
+            pre, error = g.pre, output.error_at_current(output.kept(g), error)
         output.learn(pre, error, 1 / target.shape[0])
         return Outcome(logits, target)
 

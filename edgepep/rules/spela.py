@@ -46,14 +46,13 @@ class Spela(Rule):
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Run forward once; each layer learns as soon as it has its answer."""
         for i, (layer, activity) in enumerate(zip(self.network.chain, self.network.stream(x), strict=True)):
-            pre, current, post = activity
+            pre, kept, answer = activity.pre, layer.kept(activity), layer.read(activity.post)
             del activity
-            answer = layer.read(post)
             if layer.learns:
                 credit = _turn(answer, self.get_buffer(f"vectors_{i}")[target])
-                layer.learn(pre, layer.error_at_current(current, credit), 1 / target.shape[0])
+                layer.learn(pre, layer.error_at_current(kept, credit), 1 / target.shape[0])
                 del credit
-            del pre, current, post
+            del pre, kept
         return Outcome(answer, target)
 
 
