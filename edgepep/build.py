@@ -134,6 +134,8 @@ def _read(recipe: Recipe, i: int, table: LayerTable, posts: list[Tensor]) -> Ten
     reads = [i - 1] if table.reads is None else table.reads
     if not reads or max(reads) >= i:
         raise RecipeError(f"{recipe.name}: network.layers[{i}]: reads is {reads}; it reads layers from 0 to {i - 1}.")
+    if len(set(reads)) < len(reads):
+        raise RecipeError(f"{recipe.name}: network.layers[{i}]: reads is {reads}; it names a layer twice.")
     shapes = [list(posts[s].shape[1:]) for s in reads]
     if any(shape != shapes[0] for shape in shapes):
         raise RecipeError(

@@ -50,6 +50,8 @@ def export(
     given = exporting.read_options(target, option or [])
     if "rule" in exporting.options(target):
         given["rule"] = read.under(rule or given.get("rule"))
+        if "rates" in exporting.options(target):
+            given["rates"] = read.recipe.settings(rule or read.rule).rates if given["rule"] else None
     elif rule is not None and ":" not in rule:
         raise EdgepepError(f"--rule {rule}: {target} writes no training step; a target that does is c.")
     parity = exporting.save(read.network, path, target, data.take(slice(0, SAMPLES))[0], **given)

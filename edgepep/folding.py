@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +18,31 @@ _PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, PaddedConv2d)
 
 
 @torch.no_grad()
-def folded(network: Network) -> Network:
+def folded(network: Network, example: Tensor) -> Network:
     """Return a network that answers as this one does in evaluation, with fewer operations.
 
     W x + b, then (.. - mean) / sqrt(variance + eps) * scale + shift, is one linear map. Folded is what directly follows
-    plain synapses; quantised ones, whose codes would change, and layers over time stay as they are.
+    plain synapses; quantised ones, whose codes would change, those that several layers share, and layers over time stay
+    as they are.
 
     Args:
         network: in any mode; it is not changed.
+        example: one batch of inputs [batch, ...], for the shapes.
 
     """
-    network = copy.deepcopy(network)
-    return Network([_folded(layer) for layer in network.chain], network.encode, network.sources).eval()
+    network = copy.deepcopy(network).eval()
+    axes = [activity.current.dim() for activity in network.stream(example[:1])]
+    used = Counter(layer.synapses for layer in network.chain)
+    layers = [
+        _folded(layer) if used[layer.synapses] == 1 and _of_features(layer, n) else layer
+        for layer, n in zip(network.chain, axes, strict=True)
+    ]
+    return Network(layers, network.encode, network.sources).eval()
+
+
+def _of_features(layer: Layer, axes: int) -> bool:
+    """Whether what the synapses answer, of so many axes, has its features along axis 1, where they are normalised."""
+    return axes == 2 if isinstance(layer.synapses, nn.Linear) else True
 
 
 def _folded(layer: Layer) -> Layer:

@@ -10,6 +10,7 @@ from torch import nn
 from edgepep.errors import EdgepepError
 
 if TYPE_CHECKING:
+    from edgepep.layer import Layer
     from edgepep.network import Network
 
 
@@ -25,11 +26,7 @@ def parameter_groups(network: Network, lr: float, rates: Mapping[str, float]) ->
         EdgepepError: if a factor is negative, a pattern matches no layer, or nothing learns.
 
     """
-    factor = dict.fromkeys(network.chain, 1.0)
-    for pattern, rate in rates.items():
-        if not isinstance(rate, (int, float)) or not rate >= 0:
-            raise EdgepepError(f"the rate of {pattern!r} is {rate!r}; it must be a number of at least 0.")
-        factor |= dict.fromkeys(network.select(pattern), rate)
+    factor = factors(network, rates)
     groups: dict[float, list[nn.Parameter]] = {}
     for layer in network.chain:
         groups.setdefault(factor[layer], []).extend(layer.learnable())
@@ -37,6 +34,16 @@ def parameter_groups(network: Network, lr: float, rates: Mapping[str, float]) ->
     if not found:
         raise EdgepepError("nothing in the network learns: every layer is frozen.")
     return found
+
+
+def factors(network: Network, rates: Mapping[str, float]) -> dict[Layer, float]:
+    """Factor of the learning rate of each layer; arguments and errors are those of `parameter_groups`."""
+    factor = dict.fromkeys(network.chain, 1.0)
+    for pattern, rate in rates.items():
+        if not isinstance(rate, (int, float)) or not rate >= 0:
+            raise EdgepepError(f"the rate of {pattern!r} is {rate!r}; it must be a number of at least 0.")
+        factor |= dict.fromkeys(network.select(pattern), rate)
+    return factor
 
 
 def refuse_shared(network: Network) -> None:

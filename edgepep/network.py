@@ -243,5 +243,7 @@ def _checked(sources: Sequence[Sequence[int] | None], n: int) -> list[tuple[int,
         named = tuple(names) if names is not None else (i - 1,) if i else ()
         if (i == 0) != (not named) or any(not 0 <= s < i for s in named):
             raise EdgepepError(f"layer {i} cannot read layers {list(named)}; it reads layers from 0 to {i - 1}.")
+        if len(set(named)) < len(named):
+            raise EdgepepError(f"layer {i} cannot read layers {list(named)}: one is named twice.")
         found.append(named)
     return found

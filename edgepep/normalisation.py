@@ -83,11 +83,12 @@ def _in_a_graph(norm: _BatchNorm, x: Tensor, counts: bool) -> Tensor:
     mean, variance = _statistics(x)
     batches, running = norm.num_batches_tracked, (norm.running_mean, norm.running_var)
     if counts and batches is not None and running[0] is not None and running[1] is not None:
-        batches.add_(1)
-        share = batches.to(mean.dtype).reciprocal() if norm.momentum is None else norm.momentum
-        n = x.numel() // x.shape[1]
+        n = torch.full((), x.numel() // x.shape[1], dtype=mean.dtype, device=mean.device)
+        several = (n - 1).clamp(max=1)  # 0 for one value a channel, which torch refuses
+        batches.add_(several.to(batches.dtype))
+        share = several * (batches.clamp(min=1).to(mean.dtype).reciprocal() if norm.momentum is None else norm.momentum)
         running[0].add_((mean - running[0]) * share)
-        running[1].add_((variance * (n / (n - 1)) - running[1]) * share)
+        running[1].add_((variance * n / (n - 1).clamp(min=1) - running[1]) * share)
     scale = (variance + norm.eps).rsqrt()
     if not norm.affine:
         return (x - _along(mean, x)) * _along(scale, x)

@@ -1,8 +1,8 @@
 """C99 for a device without heap: inference, and the run's training step in place; a folder with a Makefile.
 
 Written are the network, its weights and the step of the run's rule: pepita, mempepita, dfa, drtp, last_layer
-(frozen_hidden) or backprop, one sample at a time, plain SGD. Layers are Linear and Conv2d of any stride, padding,
-dilation and groups, with weights in floats or integer codes; ReLU or no neurons; max and mean pooling, activation
+(frozen_hidden) or backprop, one sample at a time, plain SGD with the run's factors of the rate by layer. Layers are
+Linear and Conv2d of any stride, padding, dilation and groups, with weights in floats or integer codes; ReLU or no neurons; max and mean pooling, activation
 quantisers (not under backprop); sums; batch normalisation where nothing learns. Dropout rests on a device. The folder
 is compiled by this machine's compiler, if there is one, and its answers are compared with torch's.
 """
@@ -10,6 +10,7 @@ is compiled by this machine's compiler, if there is one, and its answers are com
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,7 +55,14 @@ def suits(network: Network) -> bool:
     return not any(isinstance(module, Spiking) for module in network.modules())
 
 
-def save(network: Network, example: Tensor, path: Path, rule: Rule | None = None, precision: str | None = None) -> None:
+def save(
+    network: Network,
+    example: Tensor,
+    path: Path,
+    rule: Rule | None = None,
+    precision: str | None = None,
+    rates: Mapping[str, float] | None = None,
+) -> None:
     """Write the folder.
 
     Args:
@@ -63,9 +71,14 @@ def save(network: Network, example: Tensor, path: Path, rule: Rule | None = None
         path: the folder.
         rule: whose step is written; None: inference only.
         precision: of the weights: "fp32", "int8", which rounds those in floats, or None: as they are.
+        rates: factors of the learning rate, by the pattern of layers' names; those of the run.
 
     """
-    made = c99.plan(network, example, rule, precision)
+    if rates is not None and not isinstance(rates, Mapping):
+        raise ExportError(
+            f"rates is {rates!r}; it must be a table of factors, which a run's export takes from its recipe."
+        )
+    made = c99.plan(network, example, rule, precision, rates)
     labels = network(example).argmax(1).tolist()
     c99.save(made, path, samples=list(zip(example, labels, strict=True)))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgepep import InPlaceSGD, convert, export, load
+from edgepep import InPlaceSGD, Layer, Network, convert, export, load
 from edgepep.c99.host import compiler
 from edgepep.derivatives import pull_back
 from edgepep.folding import folded
@@ -119,6 +119,11 @@ def test_what_a_graph_is_given_is_what_torch_computes(monkeypatch, momentum):
             torch.testing.assert_close(own(batch), own(batch))  # later passes of a step do not count
     for name, value in twin.state_dict().items():
         torch.testing.assert_close(norm.state_dict()[name], value)
+    with torch.no_grad(), phase(FORWARD):  # torch refuses one value a channel; a graph cannot, and learns nothing of it
+        own.renew()
+        own(x[:1, :, :1, :1])
+    for name, value in twin.state_dict().items():
+        torch.testing.assert_close(norm.state_dict()[name], value)
 
 
 def test_spiking_layers_normalise_over_all_steps():
@@ -142,17 +147,31 @@ def test_the_recipe_has_the_references_values():
 
 def test_folded_the_network_answers_as_before():
     network, x = made().network.eval(), torch.rand(16, 1, 8, 8)
-    fewer = folded(network)
+    fewer = folded(network, x)
     assert not norms(fewer)
     assert norms(network)
     torch.testing.assert_close(fewer(x), network(x), atol=1e-5, rtol=1e-4)
     plain = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6, affine=False), nn.Linear(6, 3), nn.BatchNorm1d(3)).eval()
-    torch.testing.assert_close(folded(convert(plain, torch.rand(5, 4)))(x[:5, 0, 0, :4]), plain(x[:5, 0, 0, :4]))
+    given = x[:5, 0, 0, :4]
+    torch.testing.assert_close(folded(convert(plain, given), given)(given), plain(given))
+
+
+def test_what_cannot_be_folded_stays_as_it_is():
+    x, norm, shared = torch.randn(5, 6, 4), nn.BatchNorm1d(6, affine=False), nn.Linear(4, 4)
+    norm.running_mean.normal_()
+    along_another_axis = convert(nn.Sequential(nn.Linear(4, 6), norm, nn.Flatten(), nn.Linear(36, 3)).eval(), x)
+    norms_of_four = [nn.BatchNorm1d(4), nn.BatchNorm1d(4)]
+    for own in norms_of_four:
+        own.running_var.uniform_(0.2, 2)
+    by_two = Network([*(Layer(shared, Norm(own)) for own in norms_of_four), Layer(nn.Linear(4, 3))]).eval()
+    for network, given in ((along_another_axis, x), (by_two, x[:, 0])):
+        torch.testing.assert_close(folded(network, given)(given), network(given))
+        assert norms(folded(network, given))
 
 
 def test_quantised_weights_keep_their_codes():
     recipe = load("digits-fc").but(network={"layers": [LAYERS[1], LAYERS[2]]}).quantized(weight_bits=4)
-    assert norms(folded(recipe.build(0)))
+    assert norms(folded(recipe.build(0), torch.rand(2, 1, 8, 8)))
 
 
 @pytest.mark.skipif(compiler() is None, reason="needs a C compiler")

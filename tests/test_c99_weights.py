@@ -11,7 +11,7 @@ import torch
 from edgepep import ExportError
 from edgepep.c99 import read, write
 from edgepep.c99.host import compiler
-from tests.c99_networks import exported, made, ruled
+from tests.c99_networks import exported, made, ruled, trained
 
 compiled = pytest.mark.skipif(
     compiler() is None, reason="there is no C compiler here (install gcc, or name one in $CC)"
@@ -23,7 +23,7 @@ def summed(blob):
 
 
 def newer(blob):
-    return summed(blob[:4] + struct.pack("<I", 2) + blob[8:])
+    return summed(blob[:4] + struct.pack("<I", 3) + blob[8:])
 
 
 def of_another(blob):
@@ -34,7 +34,7 @@ def damages(blob):
     """Every kind of damage, with the status and a word of what Python says."""
     yield b"", -4, "not weights"
     yield b"EPC2" + blob[4:], -4, "not weights"
-    yield newer(blob), -5, "version 2"
+    yield newer(blob), -5, "version 3"
     yield of_another(blob), -7, "another network"
     for cut in (21, len(blob) // 2, len(blob) - 4, len(blob) - 1):
         yield blob[:cut], -6, "cut off"
@@ -81,6 +81,22 @@ def test_weights_go_to_torch_and_back(integer, tmp_path):
     assert host.load((tmp_path / "weights.bin").read_bytes()) == 0
     assert host.save()[20:-4] == kept[20:-4]
     assert read(network, x, tmp_path / "weights.bin") == 0
+
+
+@compiled
+@pytest.mark.parametrize("name", ["pepita", "dfa"])
+def test_codes_that_have_been_to_torch_go_on_with_the_next_random_bits(name, tmp_path):
+    network, x, y = made("mlp", integer=True)
+    rule = ruled(network, x, name)
+    _, host = exported(network, x, y, rule, tmp_path / "c")
+    whole = trained(rule, x, y, 0.2)  # leaves rule as it is
+    write(trained(rule, x[:3], y[:3], 0.2), x, tmp_path / "weights.bin")
+    assert host.load((tmp_path / "weights.bin").read_bytes()) == 0
+    for sample, target in zip(x[3:], y[3:].tolist(), strict=True):
+        host.learn(sample, target, 0.2)
+    assert read(network, x, host.save()) == len(x)  # beyond its own, which are none
+    for key, value in whole.state_dict().items():
+        torch.testing.assert_close(value, network.state_dict()[key], rtol=0, atol=0 if "bias" not in key else 1e-6)
 
 
 @compiled

@@ -90,6 +90,8 @@ def test_residual_sums_read_earlier_layers():
     torch.testing.assert_close(network(x), c(first + b(first).post).post)
     with pytest.raises(EdgepepError, match="layer 1"):
         Network([layer(), layer()], sources=[None, (1,)])
+    with pytest.raises(EdgepepError, match="named twice"):
+        Network([layer(), layer()], sources=[None, (0, 0)])
 
 
 def test_importing_edgepep_does_not_import_torch_and_help_imports_little():

@@ -270,6 +270,16 @@ def test_a_name_that_is_taken_by_another_run(tiny, tmp_path):
         store.read()
 
 
+def test_a_run_by_two_names_is_stored_once(tiny, tmp_path):
+    plan = sets.load(tiny(seeds=1)).plans()[0]
+    where = runner.Where(Store(tmp_path / "runs"))
+    for one in (plan, otherwise_told(plan)):  # as two processes do that have both looked before
+        assert list(runner.perform(one, where))[-1].what == "stored"
+    assert len(where.store.read()) == len(contents(where.store.folder)) == 1
+    (where.store.folder / f"{plan.label}.json").unlink()
+    assert not where.store.holds(otherwise_told(plan))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -382,7 +392,17 @@ def test_every_stored_run_is_whole():
         assert {"command", "versions", "seed", "machine"} <= set(result.about)
 
 
-def test_a_run_goes_on_inside_an_epoch(tiny, tmp_path, monkeypatch):
+def otherwise_told(plan):
+    """The same run: its recipe better described, another rule's rate changed, its changes given in another way."""
+    recipe = plan.recipe.but(description="better told", rules={"dfa": {"training": {"learning_rate": 0.03}}})
+    told = plan._replace(recipe=recipe, changes={**plan.changes, "network": {"neurons": recipe.network.neurons}})
+    assert setting(recipe, plan.rule, plan.epochs) == plan.identity.setting
+    assert told.label != plan.label
+    return told
+
+
+@pytest.mark.parametrize("as_asked_later", [lambda plan: plan, otherwise_told])
+def test_a_run_goes_on_inside_an_epoch(tiny, tmp_path, monkeypatch, as_asked_later):
     """A run that was stopped, or killed, in the middle is not begun again, and gives the same result."""
     plan, *_ = sets.load(tiny(seeds=1, epochs=6)).plans()
     whole = runner.Where(Store(tmp_path / "whole"))
@@ -397,7 +417,7 @@ def test_a_run_goes_on_inside_an_epoch(tiny, tmp_path, monkeypatch):
     work = where.store.work(plan)
     assert (work / "run.json").exists()
     assert not where.store.read()
-    said = [one.what for one in runner.perform(plan, where)]
+    said = [one.what for one in runner.perform(as_asked_later(plan), where)]
     assert said == ["began", "epoch", "epoch", "epoch", "stored"]
     assert not work.exists()
     results = [next(iter(Store(tmp_path / name).read().values())) for name in ("whole", "runs")]

@@ -1,8 +1,7 @@
 """Weights of a device as one block of bytes with a checksum, to and from a network in torch.
 
-Little-endian 32-bit words: "EPC1", version, checksum of the network's table, updates made since the export, number of
-values; the values, layer by layer: the scale of codes, the weights or codes (four to a word), the bias; then the CRC-32
-of all that.
+Little-endian 32-bit words: "EPC1", version, checksum of the network's table, updates made, number of values; the
+values, layer by layer: the scale of codes, the weights or codes (four to a word), the bias; then a CRC-32 of all.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from edgepep.c99.table import Stage, stages
 from edgepep.errors import ExportError
 from edgepep.network import Network
 
-MAGIC, VERSION, HEADER = int.from_bytes(b"EPC1", "little"), 1, 5
+MAGIC, VERSION, HEADER = int.from_bytes(b"EPC1", "little"), 2, 5
+"""Version 1 counted the updates since the export alone; codes need them all, by which their random bits are drawn."""
 
 
 def values(stage: Stage) -> bytes:
@@ -46,10 +46,15 @@ def network_word(chain: Sequence[Stage]) -> int:
     return zlib.crc32(repr(table).encode())
 
 
+def updates(chain: Sequence[Stage]) -> int:
+    """Updates that the codes of a network have seen; 0 of floats, which do not count them."""
+    return max(stage.before for stage in chain)
+
+
 def pack(chain: Sequence[Stage]) -> bytes:
     """The blob of a network as it is."""
     body = b"".join(values(stage) for stage in chain)
-    head = struct.pack("<5I", MAGIC, VERSION, network_word(chain), 0, len(body) // 4)
+    head = struct.pack("<5I", MAGIC, VERSION, network_word(chain), updates(chain), len(body) // 4)
     return head + body + struct.pack("<I", zlib.crc32(head + body))
 
 
@@ -68,7 +73,7 @@ def read(network: Network, example: Tensor, blob: bytes | Path | str) -> int:
         blob: its bytes, or the file that holds them.
 
     Returns:
-        Training steps that the device has made since the export.
+        Training steps that the device has made beyond the network's own.
 
     Raises:
         ExportError: for bytes that are no blob, are damaged, newer than this version, or of another network.
@@ -76,7 +81,7 @@ def read(network: Network, example: Tensor, blob: bytes | Path | str) -> int:
     """
     content = blob if isinstance(blob, bytes) else Path(blob).read_bytes()
     chain = stages(network, example)
-    steps, at = checked(content, chain), 4 * HEADER
+    steps, at = checked(content, chain) - updates(chain), 4 * HEADER
     for stage in chain:
         own: Any = network.chain[stage.index].synapses
         if stage.weight is None:
@@ -95,7 +100,7 @@ def read(network: Network, example: Tensor, blob: bytes | Path | str) -> int:
 
 
 def checked(content: bytes, chain: Sequence[Stage]) -> int:
-    """Steps that a blob has made, if it is sound and of this network; as the device checks it."""
+    """Updates that a blob has seen, if it is sound and of this network; as the device checks it."""
     if len(content) < 4 * HEADER or struct.unpack_from("<I", content)[0] != MAGIC:
         raise ExportError(
             f"these {len(content)} bytes are not weights of an edgepep device: they do not begin with EPC1."
@@ -111,7 +116,7 @@ def checked(content: bytes, chain: Sequence[Stage]) -> int:
     wanted = sum(len(values(stage)) for stage in chain) // 4
     if network != network_word(chain) or count != wanted:
         raise ExportError(f"the weights are of another network: {count} values, where this one has {wanted}.")
-    return int(steps)
+    return int(steps) + (updates(chain) if version == 1 else 0)
 
 
 def _geometry(stage: Stage) -> tuple[object, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from edgepep.c99.table import Stage, stages
 from edgepep.errors import ExportError
 from edgepep.folders import EXPORT
 from edgepep.folding import folded
+from edgepep.groups import factors
 from edgepep.integer_weights import IntegerWeights, with_integer_weights
 from edgepep.network import Network
 from edgepep.rule import Rule
@@ -81,7 +82,13 @@ class Plan:
         }
 
 
-def plan(network: Network, example: Tensor, rule: Rule | None = None, precision: str | None = None) -> Plan:
+def plan(
+    network: Network,
+    example: Tensor,
+    rule: Rule | None = None,
+    precision: str | None = None,
+    rates: Mapping[str, float] | None = None,
+) -> Plan:
     """Read a network and a rule, and find the memory of a step.
 
     Args:
@@ -89,9 +96,11 @@ def plan(network: Network, example: Tensor, rule: Rule | None = None, precision:
         example: one batch of inputs [batch, ...].
         rule: whose step is written; its options and its feedback are taken over. None: inference only.
         precision: of the weights: "fp32", "int8", which rounds plain ones, or None: as they are.
+        rates: factors of the learning rate, by the pattern of layers' names, as in training; 0 lets a layer rest.
 
     Raises:
         ExportError: for layers, rules or options that have no form in C.
+        EdgepepError: for a rate that cannot be, or a pattern that matches no layer.
 
     """
     if precision is not None and precision not in PRECISIONS:
@@ -99,7 +108,7 @@ def plan(network: Network, example: Tensor, rule: Rule | None = None, precision:
     name = "" if rule is None else type(rule).__module__.rpartition(".")[2]
     if rule is not None and name not in RULES:
         raise ExportError(f"the rule {name} has no form in C. There are: {', '.join(RULES)}; or none, to infer only.")
-    chain = stages(_at(network if rule is not None else folded(network), precision), example)
+    chain = stages(_at(network if rule is not None else folded(network, example), precision), example)
     if len({stage.bits for stage in chain if stage.weight is not None}) != 1:
         raise ExportError(
             "some layers have weights in floats and some in codes, or codes of other bits; in C all are one."
@@ -108,6 +117,10 @@ def plan(network: Network, example: Tensor, rule: Rule | None = None, precision:
         if getattr(rule, "lowest", chain[-1].index) != chain[-1].index:
             raise ExportError("the rule last_layer trains several layers; in C it trains one, or take backprop.")
         chain = [replace(stage, learns=stage.learns and stage is chain[-1]) for stage in chain]
+    quick = [*factors(network, rates or {}).values()]
+    chain = [replace(stage, learns=stage.learns and quick[stage.index] > 0) for stage in chain]
+    if rule is not None:
+        _refuse_halves(network)
     infer = inference(chain)
     learn = None if rule is None else _arranged(RULES[name](chain))
     start = None if learn is None else learn[1].offset(learn[0].input)
@@ -117,7 +130,7 @@ def plan(network: Network, example: Tensor, rule: Rule | None = None, precision:
         (infer, arranged(infer, start)),
         learn,
         {} if rule is None else drawn(rule),
-        {stage.index: _factor(rule, stage, stage is chain[-1]) for stage in chain},
+        {stage.index: quick[stage.index] * _factor(rule, stage, stage is chain[-1]) for stage in chain},
     )
 
 
@@ -170,6 +183,16 @@ def _at(network: Network, precision: str | None) -> Network:
             layer.synapses = with_integer_weights(layer.synapses, 8, reach=reach)
             layer.synapses.place = place
     return twin
+
+
+def _refuse_halves(network: Network) -> None:
+    """Raise ExportError for a layer whose weights learn and whose bias rests, or the other way round."""
+    for layer in network.chain:
+        learning = {parameter.requires_grad for parameter in layer.synapses.parameters()}
+        if len(learning) > 1:
+            raise ExportError(
+                f"layer {layer.name}: its weights learn or its bias, not both; in C a layer learns whole."
+            )
 
 
 def _factor(rule: Rule | None, stage: Stage, last: bool) -> float:

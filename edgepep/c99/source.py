@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
 
-from edgepep.c99.blob import HEADER, VERSION, network_word, pack, values
+from edgepep.c99.blob import HEADER, VERSION, network_word, pack, updates, values
 from edgepep.c99.schedule import FINITE, Arena, Schedule, Value
 from edgepep.c99.table import Stage
 
@@ -110,12 +110,12 @@ def _tables(chain: Sequence[Stage], ram: Mapping[int, int]) -> list[str]:
             lines.append(f"static const ep_pool pool_{stage.index}_{number} = {{{shape}, {{{window}}}}};")
         if stage.weight is not None:
             base = f"learned + {ram[stage.index]}" if stage.index in ram else f"ep_image.values + {at}"
-            lines += _layer(stage, base)
+            lines += _layer(stage, base, updates(chain))
         at += len(values(stage)) // 4
     return lines
 
 
-def _layer(stage: Stage, base: str) -> list[str]:
+def _layer(stage: Stage, base: str, made: int) -> list[str]:
     assert stage.weight is not None
     scaled = int(stage.scale is not None)
     after = scaled + -(-stage.weight.numel() * stage.weight.element_size() // 4)
@@ -126,7 +126,7 @@ def _layer(stage: Stage, base: str) -> list[str]:
         f"    {_list(stage.in_shape)}, {_list(stage.out_shape)},",
         f"    {pairs}, {stage.groups}, {int(stage.relu)},",
         f"    {weights}, {f'{base} + {after}' if stage.bias is not None else '0'}, {base if scaled else '0'},",
-        f"    0x{stage.seed:08x}u, {stage.before}u}};",
+        f"    0x{stage.seed:08x}u, {(stage.before - made) % 2**32}u}};",
     ]
 
 

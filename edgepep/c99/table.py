@@ -116,7 +116,7 @@ def stages(network: Network, example: Tensor) -> list[Stage]:
         for i, activity in enumerate(network.stream(example[:1])):
             layer, sources = network.chain[i], network.sources[i]
             given = found[sources[0]].out_shape if sources else _shape(example[0])
-            found.append(_stage(i, layer, sources, given, _shape(activity.current[0])))
+            found.append(_fitting(_stage(i, layer, sources, given, _shape(activity.current[0]))))
     last = found[-1]
     if last.kind != "dense" or last.relu:
         raise ExportError(f"layer {last.name} is the output; it must be linear, without neurons, to be written in C.")
@@ -157,6 +157,14 @@ def _stage(i: int, layer: Layer, sources: tuple[int, ...], given: Shape, answere
     return Stage(i, layer.name, "conv", in_shape=shape, **common, **_geometry(layer.name, own))
 
 
+def _fitting(stage: Stage) -> Stage:
+    """The stage, if its sizes fit into the types of ep_kernels.h."""
+    shapes = [stage.in_shape, stage.out_shape, *(pool.shape for pool in stage.pools)]
+    if max(map(max, shapes)) > 65535 or any(max(pool.window) > 255 for pool in stage.pools):
+        raise ExportError(f"layer {stage.name} has a size above 65535, or windows wider than 255; in C neither can be.")
+    return stage
+
+
 def _geometry(name: str, own: Any) -> dict[str, Any]:
     if own.padding_mode != "zeros":
         raise ExportError(f"layer {name} pads with {own.padding_mode!r}; in C there are zeros only.")
@@ -168,9 +176,9 @@ def _geometry(name: str, own: Any) -> dict[str, Any]:
     else:
         above, left = own.padding
     values = {"kernel": own.kernel_size, "stride": own.stride, "dilation": own.dilation, "pad": (above, left)}
-    for what, pair in values.items():
-        if max(pair) > 255:
-            raise ExportError(f"layer {name}: {what} is {pair}; in C it must be below 256.")
+    for what, pair in {**values, "pads": pads or (0, 0)}.items():
+        if max(pair) > 255 or min(pair) < 0:
+            raise ExportError(f"layer {name}: {what} is {pair}; in C it must be from 0 to 255.")
     return {**values, "groups": own.groups}
 
 

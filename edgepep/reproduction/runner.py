@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from edgepep import checkpoint, datasets, rundir, signals, training
+from edgepep import checkpoint, datasets, models, rundir, signals, training
 from edgepep.epoch import Epoch, accuracy_key
-from edgepep.errors import DataError, DivergenceError, RunError, Stopped
+from edgepep.errors import DataError, DivergenceError, EdgepepError, RunError, Stopped
 from edgepep.keeper import Policy
+from edgepep.models import Recipe
 from edgepep.reproduction import angles
-from edgepep.reproduction.identity import Plan
+from edgepep.reproduction.identity import Plan, setting
 from edgepep.reproduction.store import Store, curve_keys
 
 _PATIENCE = 2.0  # seconds for which a run that another process holds is waited for before others are tried
@@ -102,6 +103,7 @@ def perform(plan: Plan, where: Where, asking: tuple[int, ...] = signals.ASKING) 
 def _perform(plan: Plan, where: Where, stop: signals.Stop) -> Iterator[Said]:
     yield Said(plan, "began")
     work = where.store.work(plan)
+    plan = plan._replace(recipe=_as_begun(plan, work))
     about = checkpoint.describe(
         plan.recipe, plan.rule, plan.seed, epochs=plan.epochs, device=_name(where.device), **_threads()
     )
@@ -126,6 +128,16 @@ def _perform(plan: Plan, where: Where, stop: signals.Stop) -> Iterator[Said]:
     where.store.add(plan, record(plan, about, epochs, failed))
     shutil.rmtree(work, ignore_errors=True)
     yield Said(plan, "diverged" if failed else "stored", epochs[-1] if epochs else None, failed)
+
+
+def _as_begun(plan: Plan, work: Path) -> Recipe:
+    """The recipe by which a run was begun, if it is the same run: what has been edited since may not count in it."""
+    try:
+        recipe = models.from_table(checkpoint.read_about(work)["recipe"], str(work))
+        same = setting(recipe, plan.rule, plan.epochs) == plan.identity.setting
+    except (EdgepepError, KeyError):
+        return plan.recipe
+    return recipe if same else plan.recipe
 
 
 def _is_to_be_done(plan: Plan, where: Where, work: Path) -> bool:

@@ -68,8 +68,8 @@ class Store:
         return found
 
     def find(self, plan: Plan) -> Result | None:
-        """A run's result, if it is stored under one of the names that it could have."""
-        found = (read(path) for path in self._names(plan) if path.exists())
+        """A run's result, if it is stored under one of the names that it could have, or was by another process."""
+        found = (read(path) for path in (*self._names(plan), *self._noted(plan)) if path.exists())
         return next((result for result in found if result.identity == plan.identity), None)
 
     def holds(self, plan: Plan) -> bool:
@@ -113,23 +113,33 @@ class Store:
             try:
                 beside.write_text(content, encoding="utf-8")
                 beside.replace(path)
+                self._note(plan).write_text(path.name, encoding="utf-8")
             except OSError as error:
                 raise RunError(f"cannot write {path}: {error.strerror}.") from error
         return path
+
+    def _note(self, plan: Plan) -> Path:
+        """File that says under which name a run was stored: another process may call the same run otherwise."""
+        return self.folder / ".locks" / f"{plan.identity.short}.stored"
+
+    def _noted(self, plan: Plan) -> list[Path]:
+        note = self._note(plan)
+        return [self.folder / note.read_text(encoding="utf-8")] if note.exists() else []
 
     def _names(self, plan: Plan) -> list[Path]:
         """Where a run may be: under its label, or with a digest where another run has that name."""
         return [self.folder / f"{plan.label}.json", self.folder / f"{plan.label}-{plan.identity.short}.json"]
 
     def work(self, plan: Plan) -> Path:
-        """Directory in which a run is done, so that it can be gone on with; git does not see it."""
+        """Directory in which a run is done, so that it can be gone on with, by whatever name; git does not see it."""
         folder = self.folder / ".work"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / ".gitignore").write_text("*\n")
         except OSError as error:
             raise RunError(f"cannot write in {self.folder}: {error.strerror}.") from error
-        return folder / f"{plan.label}-{plan.identity.short}"
+        begun = sorted(folder.glob(f"*-{plan.identity.short}"))
+        return begun[0] if begun else folder / f"{plan.label}-{plan.identity.short}"
 
     def lock_file(self, name: str) -> Any:
         """A lock that is free again as soon as its process has ended, however it ended."""

@@ -23,7 +23,7 @@ typedef struct {
     const float *bias;        /* or 0 */
     const float *scale;       /* of codes; 0 with weights in floats */
     uint32_t seed;            /* of the rounding of codes */
-    uint32_t before;          /* updates made before this export */
+    uint32_t before;          /* updates made, less those of the layer that made most */
 } ep_layer;
 
 typedef struct {
@@ -99,7 +99,7 @@ extern const union ep_image {
     float values[EP_IMAGE];
 } ep_image;
 extern const ep_part ep_parts[];
-extern uint32_t ep_steps; /* updates made since the export */
+extern uint32_t ep_steps; /* updates made, those before the export among them if weights are codes */
 extern uint32_t ep_loaded;
 
 #endif
