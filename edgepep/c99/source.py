@@ -31,6 +31,10 @@ def config(chain: Sequence[Stage], size: int, about: str) -> str:
         "EP_ARENA": (f"{4 * size}u", "bytes"),
         "EP_BLOB": (f"{4 * words}u", "bytes"),
         "EP_IMAGE": (str(words), "words"),
+        "EP_PADDED_TAPS": (
+            str(int(any(s.kernel == (1, 1) and s.pad != (0, 0) for s in chain))),
+            "1x1 kernels beside maps",
+        ),
         "EP_INT8": (str(int(bits > 0)), "weights are codes"),
         "EP_LIMIT": (str(2 ** (bits - 1) - 1 if bits else 0), "largest code"),
     }

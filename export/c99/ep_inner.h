@@ -55,7 +55,11 @@ static inline ep_patch ep_patch_at(const ep_layer *l, int32_t y, int32_t x)
 /* Whether the kernel is one value, and on the map: the case of pointwise convolutions, worth a loop of its own. */
 static inline int ep_one_tap(const ep_layer *l, const ep_patch *p)
 {
-    return l->kernel[0] * l->kernel[1] == 1 && p->rows.first < p->rows.end && p->columns.first < p->columns.end;
+#if EP_PADDED_TAPS /* a tap above or left of the map has a span that begins at its end */
+    if (p->rows.first || p->columns.first)
+        return 0;
+#endif
+    return l->kernel[0] * l->kernel[1] == 1 && p->rows.end == 1 && p->columns.end == 1;
 }
 
 /* Whether a row of the kernel is three values side by side, all on the map: the common case, worth no loop. */
