@@ -27,21 +27,40 @@ class Memory(NamedTuple):
     """What `Layer.kept` gave: from it the neurons' derivative is told."""
 
 
-def remember(network: Network, x: Tensor) -> tuple[list[Memory], Tensor]:
-    """Run forward, and keep what the walk back needs; also the logits."""
+def remember(network: Network, x: Tensor, lowest: int | None = None) -> tuple[list[Memory], Tensor]:
+    """Run forward, and keep what the walk back needs; also the logits.
+
+    Args:
+        network: to run.
+        x: inputs [batch, ...].
+        lowest: layer at which the walk will stop; else the lowest that learns. Of layers below it nothing is kept.
+
+    """
+    lowest = min(first_learner(network) if lowest is None else lowest, len(network.chain) - 1)
+    nothing = Memory(None, *[x.new_empty(0)] * 2)
     memories: list[Memory] = []
-    posts: list[Tensor] = []
+    prepared = [i for i, layer in enumerate(network.chain) if i >= max(lowest, 1) and _looks_back(layer)]
+    sources = {s for i in prepared for s in network.sources[i]}
+    posts: dict[int, Tensor] = {}
     for i, activity in enumerate(network.stream(x)):
         layer = network.chain[i]
         layer.refuse_windows()
         source = None
-        if layer.learns_before or (i > 0 and type(layer.prepare) is not nn.Identity):
-            source = network.gathered(posts, i) if i else through(network.encode, x)
-        posts.append(activity.post)
-        memories.append(Memory(source, activity.pre, layer.kept(activity)))
+        if i in prepared:
+            source = network.gathered(posts, i)
+        elif i == 0 and lowest <= 0 and layer.learns_before:
+            source = through(network.encode, x)
+        if i in sources:
+            posts[i] = activity.post
+        memories.append(Memory(source, activity.pre, layer.kept(activity)) if i >= lowest else nothing)
         post = activity.post
         del activity
     return memories, network.readout(post)
+
+
+def _looks_back(layer: Layer) -> bool:
+    """Whether the error's way back through a layer's preparation hangs on what the layer read."""
+    return layer.learns_before or type(layer.prepare) is not nn.Identity
 
 
 def walk_back(
@@ -88,7 +107,7 @@ def walk_back(
 
 def uphill(network: Network, x: Tensor, target: Tensor) -> Tensor:
     """Gradient of the loss in the first layer's prepared input; an exact backward pass, from which nothing learns."""
-    memories, logits = remember(network, x)
+    memories, logits = remember(network, x, -1)
     error = output_error(logits, target)
     *_, (_, _, gradient) = walk_back(network, memories, error, lambda i: weights_of(network.chain[i]), -1)
     for layer in network.chain:

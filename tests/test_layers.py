@@ -24,6 +24,7 @@ from edgepep.build import rule_class
 from edgepep.derivatives import pull_back
 from edgepep.diagnostics import TrainingWarning
 from edgepep.groups import parameter_groups
+from edgepep.profiling.observe import KEPT, observe
 from edgepep.rules.activation_alignment import ActivationAlignment
 from edgepep.rules.backprop import Backprop
 from edgepep.rules.drtp import Drtp
@@ -330,3 +331,32 @@ def test_tanh_needs_no_more_memory_than_relu(name):
         recipe = load("mnist-mlp").but(rules={name: {"network": {"neurons": neurons}}})
         totals.append(profile(recipe, name, batch=512).total_memory)
     assert totals[0] == totals[1]
+
+
+@pytest.mark.parametrize("name", ["last_layer", "feedback_alignment", "dfa", "symmetric_alignment"])
+def test_of_layers_below_all_that_learn_nothing_is_kept(name):
+    kept = []
+    for depth in (6, 9):
+        layers = [Layer(nn.Linear(32, 32), nn.Tanh(), nn.Dropout(0.1)) for _ in range(depth)]
+        network = Network([*layers, Layer(nn.Linear(32, 4))])
+        network.freeze(*map(str, range(depth - 1 if name != "last_layer" else 0)))
+        x, target = torch.randn(128, 32), torch.randint(4, (128,))
+        kept.append(observe(rule_class(name)(network, x), x, target, InPlaceSGD(network, 0.01)).memory[KEPT])
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"form": "kernel"}])
+@pytest.mark.parametrize("name", ["feedback_alignment", "dfa", "last_layer", "symmetric_alignment"])
+def test_freezing_what_lies_below_changes_nothing_above(name, options, batch):
+    if options and name != "dfa":
+        return
+    moved = []
+    for frozen in (["0"], []):
+        network = make_network()
+        network.freeze(*frozen)
+        rule = rule_class(name)(network, batch[0], **options)
+        InPlaceSGD(network, 0.05)
+        rule(*batch)
+        moved.append([layer.synapses.weight.clone() for layer in network.chain[1:]])
+    for one, other in zip(*moved, strict=True):
+        torch.testing.assert_close(one, other)

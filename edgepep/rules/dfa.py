@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from edgepep.credit import Memory, remember, ways_down
+from edgepep.credit import Memory, first_learner, remember, ways_down
 from edgepep.feedback import Feedback, Storage
 from edgepep.local import input_gradient
 from edgepep.network import Layer, Network
@@ -90,7 +90,10 @@ class Dfa(Broadcast):
     def _through_kernels(self, memories: list[Memory], signal: Tensor) -> dict[int, Tensor]:
         """Credit of each layer's post, sent down through the maps of the layers that read it."""
         credit: dict[int, Tensor] = {}
+        lowest = first_learner(self.network)
         for j, rows in self.feedback.items():
+            if int(j) <= lowest:  # nothing below it learns
+                continue
             layer, (source, pre, kept) = self.network.chain[int(j)], memories[int(j)]
             with phase(PROJECTION, layer.name):
                 below = input_gradient(layer.synapses, pre, _everywhere(layer, signal, kept), rows())

@@ -27,7 +27,7 @@ class LastLayer(Rule):
     """
 
     source = "control"
-    traits = Traits("1 forward", False, "nothing", "output error", "A2")
+    traits = Traits("1 forward", False, "nothing", "nothing", "A2")
     replayable = True
 
     def __init__(self, network: Network, example: Tensor, *, layers: int = 1) -> None:
@@ -42,7 +42,7 @@ class LastLayer(Rule):
     @torch.no_grad()
     def learn(self, x: Tensor, target: Tensor) -> Outcome:
         """Run forward, and back as far as the layers that learn."""
-        memories, logits = remember(self.network, x)
+        memories, logits = remember(self.network, x, self.lowest)
         for i, pre, delta in walk_back(
             self.network, memories, output_error(logits, target), self._weights, self.lowest
         ):
