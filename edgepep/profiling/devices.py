@@ -127,7 +127,7 @@ def _changes(subject: Subject, rule: str, precision: str) -> Iterator[tuple[str,
     if half:
         yield f"{rule} with {frozen}", {**own, "frozen": half}
     if precision != "int8":
-        yield f"{rule} in int8", {**own, "precision": "int8"}
+        yield f"{rule} with weights and activities in int8", {**own, "precision": "int8"}
         for other in others:
             yield f"{other} in int8", {"rule": other, "seeded": True, "precision": "int8"}
         if half:
