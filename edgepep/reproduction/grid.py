@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edgepep import plugins, rules
+from edgepep import plain, plugins, rules
 from edgepep.build import rule_class
 from edgepep.errors import EdgepepError
 from edgepep.models import Recipe
@@ -131,9 +131,20 @@ def plan(recipe: Recipe, point: dict[str, Any], command: str) -> Plan:
         raise EdgepepError(f"rule is {rule!r}; it must be a name.")
     plugins.check("rule", rule, plugins.in_package(rules)) if ":" not in rule else rule_class(rule)
     changes = nested(point)
+    _check_finite(recipe, point)
     chosen = recipe.but(**changes) if changes else recipe
     epochs = chosen.settings(rule).epochs
     return Plan(chosen, changes, rule, seed, epochs, Identity(setting(chosen, rule, epochs), seed), command)
+
+
+def _check_finite(recipe: Recipe, point: dict[str, Any]) -> None:
+    """Raise EdgepepError for a number that no stored run can have: JSON has neither nan nor inf."""
+    for key, value in point.items():
+        if plain.not_finite(value, key):
+            raise EdgepepError(f"{key} is {value}; it must be finite, neither nan nor inf.")
+    place = plain.not_finite(recipe.table())
+    if place:
+        raise EdgepepError(f"{recipe.name}: {place} is not finite; a run that is stored has finite numbers only.")
 
 
 def coordinates(plan: Plan) -> dict[str, Any]:
