@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 Set = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--set", help="An axis, such as rule=pepita,dfa or seed=0..9; in a search also a range, rate=0.01~1."),
+    typer.Option(
+        "--set", help="Such as rule=pepita,dfa or seed=0..9; in a search also a range: training.learning_rate=0.01~1."
+    ),
 ]
 
 
