@@ -59,7 +59,7 @@ def page(asked: Asked) -> str:
     if asked.executed:
         from edgepep.profiling import executed
 
-        return executed.page(Path(asked.model).stem, _part(asked))
+        return executed.page(asked.model, _part(asked))
     if asked.model.endswith(".onnx"):
         from edgepep.profiling import onnx_cost
 
