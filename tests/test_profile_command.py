@@ -182,6 +182,7 @@ def test_a_quantised_onnx_file_counts_its_codes_once(tmp_path):
         (("--precision", "int4"), "fp32, fp16, int8"),
         (("--format", "jsn"), "did you mean 'json'"),
         (("--plot", "x.bmp"), ".png, .svg or .pdf"),
+        (("--plot", "no/such/x.png", "--energy", "not looked at"), "cannot write no/such/x.png: there is no folder"),
         (("--energy", "horo"), "no cost table"),
         (("--accounting", "papr"), "paper or exact"),
         (("--accounting", "paper"), "published networks"),

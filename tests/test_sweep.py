@@ -136,7 +136,13 @@ def test_bad_words_are_one_line(run):  # noqa: F811
     refused(run("sweep", "digits-fc", "--set", "sead=0..3"), "sead")
     refused(run("sweep", "digits-fc", "--set", "rules.pepita.strength=0.01,nan", "--list"), "strength is nan")
     refused(run("sweep", "digits-fc", "--jobs", "0"), "--jobs is 0")
-    refused(run("sweep", "digits-fc", "--set", "training.epochs=1", "--csv", "no/such/place.csv"), "no/such/place.csv")
+
+
+def test_where_no_table_can_be_written_nothing_is_done(run, tmp_path):  # noqa: F811
+    words = ("sweep", "digits-fc", "--set", "training.epochs=1")
+    refused(run(*words, "--csv", "no/such/place.csv"), "cannot write no/such/place.csv", "no folder no/such")
+    refused(run(*words, "--csv", str(tmp_path)), "it is a folder")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

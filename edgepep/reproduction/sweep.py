@@ -52,7 +52,7 @@ def sweep(
     counts, on samples that training.held_out=N takes from the training set. The same command goes on; several may work
     on one folder.
     """
-    from edgepep import models
+    from edgepep import durable, models
     from edgepep.reproduction import grid, progress
     from edgepep.reproduction.runner import Where
     from edgepep.reproduction.store import Store
@@ -63,6 +63,8 @@ def sweep(
     jobs = jobs if jobs is not None else cores() if device == "cpu" else 1
     if jobs < 1:
         raise EdgepepError(f"--jobs is {jobs}; it must be at least 1.")
+    if csv is not None:
+        durable.check_place(csv)
     where = Where(store, data_dir, device)
     if search is not None:
         if slurm:
