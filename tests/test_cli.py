@@ -46,6 +46,8 @@ def test_train_evaluate_export(run, tmp_path):
     code, out, _ = run("evaluate", "one")
     assert code == 0
     assert f"{last['test_accuracy']:.2f} %" in out
+    assert run("evaluate", "one", "--rule", "pepita")[1] == out
+    refused(run("evaluate", "one", "--rule", "dfa"), "--rule dfa", "trained by pepita")
     code, out, _ = run("export", "one", "--format", "onnx")
     assert code == 0
     assert "same class 1000 of 1000" in out
