@@ -131,6 +131,25 @@ def test_recipes_with_a_mistake(run, tmp_path, change, words):
     refused(run("train", "mine.toml"), "mine", *words)
 
 
+@pytest.mark.parametrize(
+    ("word", "rule", "meant"),
+    [
+        ("learning_rate=0.05", "pepita", "'training.learning_rate'?"),
+        ("learning_rate=0.05", "dfa", "'rules.dfa.training.learning_rate'?"),
+        ("strength=0.01", "pepita", "'rules.pepita.strength'?"),
+        ("pepita.strength=0.01", "pepita", "'rules.pepita.strength'?"),
+        ("neurons=relu", "pepita", "'network.neurons' or 'spiking.neurons'?"),
+        ("weight_bits=4", "pepita", "'quantized.weight_bits'? Allowed: dataset, "),
+        ("nothing=4", "pepita", "nothing: there is no such key. Allowed: dataset, "),
+    ],
+)
+def test_the_end_of_a_key_is_recognised(run, tmp_path, word, rule, meant):
+    own = 'base = "digits-fc"\n[rules.dfa.training]\nlearning_rate = 0.1\n'
+    (tmp_path / "mine.toml").write_text(own)
+    refused(run("train", "mine.toml", "--rule", rule, "--set", word), meant, "quantized, rule, rules", "spiking")
+    refused(run("sweep", "mine.toml", "--set", f"rule={rule}", "--set", word, "--list"), meant)
+
+
 def test_data_that_are_not_there(run, tmp_path, monkeypatch):
     import urllib.request
 
