@@ -118,7 +118,8 @@ def rules(
     elif markdown:
         print(catalogue.markdown(), end="")
     else:
-        table(catalogue.HEAD, catalogue.rows(), catalogue.SHORT)
+        table(catalogue.HEAD, catalogue.rows(), catalogue.SHORT, "`edgepep rules NAME` shows all.")
+        print(f"\n{catalogue.legend()}")
 
 
 @app.command()

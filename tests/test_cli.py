@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 import struct
 
@@ -93,6 +94,24 @@ def test_lists(run):
     assert "mempepita" in run("rules")[1]
     assert "mnist-fc-spiking" in run("models")[1]
     assert "onnx_qcdq" in run("targets")[1]
+
+
+def test_the_legend_of_rules_and_what_a_narrow_terminal_leaves_out(run, monkeypatch):
+    code, out, _ = run("rules")
+    legend = out.splitlines()[-4:]
+    assert code == 0
+    assert "A2: those of two layers" in legend[0]
+    assert "maps: classes by width" in " ".join(legend)
+    assert max(map(len, legend)) <= 80
+    assert "left out" not in out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for columns, left in (("80", True), ("160", False)):
+        monkeypatch.setenv("COLUMNS", columns)
+        shown = re.sub(r"\x1b\[\d*m", "", run("rules")[1])
+        assert ("\nleft out here: not local, source; `edgepep rules NAME` shows all.\n" in shown) == left
+        assert ("Kolen & Pollack" in " ".join(shown.split())) != left
+        assert shown.splitlines()[-4:] == legend
+        assert max(map(len, shown.splitlines())) <= int(columns)
 
 
 def test_unknown_names(run):
