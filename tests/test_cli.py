@@ -86,7 +86,7 @@ def test_profile_needs_no_data(run, monkeypatch, tmp_path):
     monkeypatch.setenv("EDGEPEP_DATA", str(tmp_path / "nothing"))
     code, out, _ = run("profile", "--rule", "pepita", "--model", "digits-fc")
     assert code == 0
-    assert all(word in out for word in ("BP place", "pepita", "mempepit", "feedback F", "optimizer state", "ratio"))
+    assert all(word in out for word in ("BP place", "pepita", "mempepita", "feedback F", "optimizer state", "ratio"))
     assert max(map(len, out.splitlines())) <= 80
 
 
