@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 
 from edgepep import plugins, rules
 from edgepep.build import rule_class
@@ -11,6 +12,13 @@ from edgepep.rule import Traits
 HEAD = ("rule", "passes", "backward pass", "weights known", "not local", "stored", "source")
 SHORT = (0, 1, 2, 3, 5)
 """Columns that fit a terminal 80 wide."""
+_LETTERS = (
+    "A: all activities; A2: those of two layers;",
+    "P: one value a weight; maps: classes by width, for each layer; f': the neurons' derivative.",
+)
+_HAS_BACKWARD = (
+    "A rule has a backward pass if it carries an error through the layers one after the other; the tests check it."
+)
 _BACKWARD = {True: "yes", False: "no", None: "not stated"}
 
 
@@ -31,14 +39,19 @@ def describe(name: str) -> str:
     return f"{name}: {inspect.cleandoc(kind.__doc__ or '')}\n\n{traits}"
 
 
+def legend() -> str:
+    """What stands for what in the table, in lines of 80 characters."""
+    return "\n".join([*textwrap.wrap(" ".join(_LETTERS), 80), *textwrap.wrap(_HAS_BACKWARD, 80)])
+
+
 def markdown() -> str:
     """The table as a page of documentation."""
     lines = [
         "# Learning rules",
         "",
-        "Written by `edgepep rules --markdown` from the rules themselves. A: all activities; A2: those of two layers;",
-        "P: one value a weight; maps: classes by width, for each layer; f': the neurons' derivative.",
-        "A rule has a backward pass if it carries an error through the layers one after the other; the tests check it.",
+        f"Written by `edgepep rules --markdown` from the rules themselves. {_LETTERS[0]}",
+        _LETTERS[1],
+        _HAS_BACKWARD,
         "",
         _line(HEAD),
         _line(["---"] * len(HEAD)),

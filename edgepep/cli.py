@@ -46,6 +46,10 @@ def evaluate(
 
     training.check_device(device)
     read = checkpoint.read(run, rule)
+    if rule not in (None, read.rule):
+        raise EdgepepError(
+            f"--rule {rule}: the run was trained by {read.rule}, and answers as that does; leave it out."
+        )
     test = datasets.load(read.recipe.dataset, False, data_dir).to(device)
     accuracy = training.evaluate(read.learner.to(device), test)
     print(f"{read.recipe.name} · rule {read.rule} · {accuracy:.2f} % of {len(test)} test samples of {test.name}")
@@ -114,7 +118,8 @@ def rules(
     elif markdown:
         print(catalogue.markdown(), end="")
     else:
-        table(catalogue.HEAD, catalogue.rows(), catalogue.SHORT)
+        table(catalogue.HEAD, catalogue.rows(), catalogue.SHORT, "`edgepep rules NAME` shows all.")
+        print(f"\n{catalogue.legend()}")
 
 
 @app.command()

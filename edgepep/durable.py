@@ -41,6 +41,22 @@ def write(path: Path, *parts: bytes) -> None:
         raise RunError(f"cannot write {path}: {error.strerror}.") from error
 
 
+def check_place(path: Path) -> None:
+    """Look, before there is anything to write, whether a file can be written at a path.
+
+    Raises:
+        RunError: if its folder is not there or must not be written, or the path is a folder itself.
+
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise RunError(f"cannot write {path}: it is a folder; name a file.")
+    if not folder.is_dir():
+        raise RunError(f"cannot write {path}: there is no folder {folder}; make it first.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise RunError(f"cannot write {path}: it is not permitted.")
+
+
 def read(path: Path, most: int) -> bytes:
     """Read a file that is no link, no pipe and no device.
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from edgepep import plugins
-from edgepep.errors import ExportError
+from edgepep.errors import ExportError, UnknownName
 from edgepep.folders import EXPORT
 from edgepep.network import Network
 from edgepep.onnx_files import keep, session
@@ -88,6 +88,7 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
 
     Raises:
         ExportError: for a word that is not of that form.
+        UnknownName: for an option that the target does not have.
 
     """
     given: dict[str, Any] = {}
@@ -95,9 +96,22 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
         option, equals, value = word.partition("=")
         if not (option and equals and value):
             raise ExportError(f"--option {word!r} is not NAME=VALUE, such as opset=20.")
-        plugins.check(f"option of {name}", option, options(name))
+        _check_option(name, option)
         given[option] = int(value) if value.isdecimal() else value
     return given
+
+
+def _check_option(target: str, option: str) -> None:
+    """Raise UnknownName unless a target has an option, with the targets that have one of that name."""
+    known = options(target)
+    others = [name for name in names() if option in options(name)]
+    elsewhere = f" An option of that name is of: {', '.join(others)}." if others else ""
+    if not known:
+        raise UnknownName(f"the target {target} has no options, so none called {option!r}.{elsewhere}")
+    try:
+        plugins.check(f"option of {target}", option, known)
+    except UnknownName as error:
+        raise UnknownName(f"{error}{elsewhere}") from None
 
 
 def size(path: Path) -> int:
@@ -133,7 +147,7 @@ def save(network: Network, path: Path | str, target: str, inputs: Tensor, **give
     if not module.suits(network):
         raise ExportError(f"the target {name} does not suit this network: {describe(name)}")
     for option in given:
-        plugins.check(f"option of {name}", option, options(name))
+        _check_option(name, option)
     written = path.with_name(path.name + ".new")
     try:
         with torch.no_grad():

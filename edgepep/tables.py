@@ -210,4 +210,9 @@ def _fields(model: type[BaseModel], path: list[int | str]) -> list[str]:
     }
     for part in path:
         model = homes.get(str(part), model)
-    return list(model.model_fields)
+    return keys(model)
+
+
+def keys(model: type[BaseModel]) -> list[str]:
+    """Keys of a table, as they are written."""
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -67,13 +67,16 @@ class Report:
         self.say(line)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int] | None = None) -> None:
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int] | None = None, elsewhere: str = ""
+) -> None:
     """Print a table as wide as the terminal; in a pipe, tabs between columns and nothing cut.
 
     Args:
         head: names of the columns.
         rows: cells.
         columns: those that a narrow terminal shows; in a pipe, and from 120 characters on, all are.
+        elsewhere: what shows the others too, where a narrow terminal does not.
 
     """
     if not sys.stdout.isatty():
@@ -93,3 +96,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[
     for row in rows:
         shown.add_row(*(row[c] for c in chosen))
     console.print(shown)
+    others = ", ".join(head[c] for c in range(len(head)) if c not in chosen)
+    if others:
+        console.print(f"left out here: {others}; {elsewhere}".rstrip("; "), markup=False)

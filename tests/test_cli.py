@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 import struct
 
@@ -46,6 +47,8 @@ def test_train_evaluate_export(run, tmp_path):
     code, out, _ = run("evaluate", "one")
     assert code == 0
     assert f"{last['test_accuracy']:.2f} %" in out
+    assert run("evaluate", "one", "--rule", "pepita")[1] == out
+    refused(run("evaluate", "one", "--rule", "dfa"), "--rule dfa", "trained by pepita")
     code, out, _ = run("export", "one", "--format", "onnx")
     assert code == 0
     assert "same class 1000 of 1000" in out
@@ -83,7 +86,7 @@ def test_profile_needs_no_data(run, monkeypatch, tmp_path):
     monkeypatch.setenv("EDGEPEP_DATA", str(tmp_path / "nothing"))
     code, out, _ = run("profile", "--rule", "pepita", "--model", "digits-fc")
     assert code == 0
-    assert all(word in out for word in ("BP place", "pepita", "mempepit", "feedback F", "optimizer state", "ratio"))
+    assert all(word in out for word in ("BP place", "pepita", "mempepita", "feedback F", "optimizer state", "ratio"))
     assert max(map(len, out.splitlines())) <= 80
 
 
@@ -91,6 +94,24 @@ def test_lists(run):
     assert "mempepita" in run("rules")[1]
     assert "mnist-fc-spiking" in run("models")[1]
     assert "onnx_qcdq" in run("targets")[1]
+
+
+def test_the_legend_of_rules_and_what_a_narrow_terminal_leaves_out(run, monkeypatch):
+    code, out, _ = run("rules")
+    legend = out.splitlines()[-4:]
+    assert code == 0
+    assert "A2: those of two layers" in legend[0]
+    assert "maps: classes by width" in " ".join(legend)
+    assert max(map(len, legend)) <= 80
+    assert "left out" not in out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for columns, left in (("80", True), ("160", False)):
+        monkeypatch.setenv("COLUMNS", columns)
+        shown = re.sub(r"\x1b\[\d*m", "", run("rules")[1])
+        assert ("\nleft out here: not local, source; `edgepep rules NAME` shows all.\n" in shown) == left
+        assert ("Kolen & Pollack" in " ".join(shown.split())) != left
+        assert shown.splitlines()[-4:] == legend
+        assert max(map(len, shown.splitlines())) <= int(columns)
 
 
 def test_unknown_names(run):
@@ -127,6 +148,25 @@ def test_unwritable_output(run, tmp_path):
 def test_recipes_with_a_mistake(run, tmp_path, change, words):
     (tmp_path / "mine.toml").write_text('base = "digits-fc"\n' + change)
     refused(run("train", "mine.toml"), "mine", *words)
+
+
+@pytest.mark.parametrize(
+    ("word", "rule", "meant"),
+    [
+        ("learning_rate=0.05", "pepita", "'training.learning_rate'?"),
+        ("learning_rate=0.05", "dfa", "'rules.dfa.training.learning_rate'?"),
+        ("strength=0.01", "pepita", "'rules.pepita.strength'?"),
+        ("pepita.strength=0.01", "pepita", "'rules.pepita.strength'?"),
+        ("neurons=relu", "pepita", "'network.neurons' or 'spiking.neurons'?"),
+        ("weight_bits=4", "pepita", "'quantized.weight_bits'? Allowed: dataset, "),
+        ("nothing=4", "pepita", "nothing: there is no such key. Allowed: dataset, "),
+    ],
+)
+def test_the_end_of_a_key_is_recognised(run, tmp_path, word, rule, meant):
+    own = 'base = "digits-fc"\n[rules.dfa.training]\nlearning_rate = 0.1\n'
+    (tmp_path / "mine.toml").write_text(own)
+    refused(run("train", "mine.toml", "--rule", rule, "--set", word), meant, "quantized, rule, rules", "spiking")
+    refused(run("sweep", "mine.toml", "--set", f"rule={rule}", "--set", word, "--list"), meant)
 
 
 def test_data_that_are_not_there(run, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from edgepep import ExportError, datasets, export, load
+from edgepep.errors import UnknownName
 from edgepep.synapses import calibrate
 from edgepep.training import fit, prepare
 
@@ -74,3 +75,22 @@ def test_a_quantised_networks_scales_stay_as_calibrated():
         first = network(x)
         network(100 * x)
         assert torch.equal(network(x), first)
+
+
+@pytest.mark.parametrize(
+    ("target", "option", "said"),
+    [
+        ("onnx_float", "opset=20", "onnx_float has no options, so none called 'opset'.*that name is of: onnx_qcdq"),
+        ("onnx_float", "colour=red", r"onnx_float has no options, so none called 'colour'\.$"),
+        ("c", "opset=20", "no option of c called 'opset'.*rule, precision, rates.*that name is of: onnx_qcdq"),
+        ("onnx_qcdq", "opse=20", r"did you mean 'opset'\? There are: opset\.$"),
+    ],
+)
+def test_options_that_a_target_does_not_have(target, option, said):
+    with pytest.raises(UnknownName, match=said):
+        export.read_options(target, [option])
+
+
+def test_options_of_a_target_that_has_none(tmp_path):
+    with pytest.raises(UnknownName, match="onnx_float has no options"):
+        export.save(load("digits-fc").build(), tmp_path / "net.onnx", "onnx_float", INPUTS, opset=20)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import xml.dom.minidom
 
 import pytest
@@ -33,7 +34,8 @@ def typed(*arguments):
 def test_one_screen_with_honest_comparators():
     page = typed(*SMALL)
     assert all(len(line) <= 80 for line in page.splitlines())
-    assert "BP BP place BP check   frozen   pepita mempepit" in page
+    assert page.count("BP BP place BP check   frozen   pepita mempepita\n") == 3
+    assert "ratios are to BP place" in " ".join(page.split())
     assert "MEMPEPITA repeats" in page
 
 
@@ -41,6 +43,28 @@ def test_every_rule_one_a_line():
     page = typed(*SMALL, "--rule", "all")
     for rule in ("drtp", "kolen_pollack", "forward_forward", "backprop, checkpointed"):
         assert any(line.startswith(rule) for line in page.splitlines())
+    said = " ".join(page.split())
+    assert not re.search(r"\bBP\b", page)
+    assert '"backprop, held" holds every gradient' in said
+    assert '"backprop, checkpointed" runs groups of layers twice' in said
+    assert 'ratios are to "backprop"' in said
+
+
+def test_titles_that_are_cut_are_explained():
+    page = typed(*SMALL, "--rule", "feedback_alignment,mempepita")
+    assert "frozen       FA mempepita\n" in page
+    assert "FA is feedback_alignment." in page
+    page = typed(*SMALL, "--rule", "kolen_pollack")
+    assert "frozen kolen_pollack\n" in page
+    assert "kolen_pollack." not in page
+    assert all(len(line) <= 80 for line in page.splitlines())
+    assert "rest of " not in typed(*SMALL, "--rule", "dfa").replace("rest of the step", "")
+    page = typed(*SMALL, "--rule", "pepita,weight_mirror,dfa", "--per-layer")
+    layers = page.partition("MACs of each layer")[2]
+    assert "WM" in layers.splitlines()[0]
+    said = " ".join(layers.split())
+    assert "BP is backprop, held; BP place is backprop; BP check is backprop, checkpointed;" in said
+    assert "WM is weight_mirror" in said
 
 
 def test_layers_energy_and_measured_time():
@@ -182,6 +206,7 @@ def test_a_quantised_onnx_file_counts_its_codes_once(tmp_path):
         (("--precision", "int4"), "fp32, fp16, int8"),
         (("--format", "jsn"), "did you mean 'json'"),
         (("--plot", "x.bmp"), ".png, .svg or .pdf"),
+        (("--plot", "no/such/x.png", "--energy", "not looked at"), "cannot write no/such/x.png: there is no folder"),
         (("--energy", "horo"), "no cost table"),
         (("--accounting", "papr"), "paper or exact"),
         (("--accounting", "paper"), "published networks"),

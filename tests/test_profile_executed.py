@@ -41,6 +41,14 @@ def test_the_page():
     assert "mlp-784-64-10, 100 steps" in everything
 
 
+def test_a_model_that_is_not_there_is_no_page():
+    with pytest.raises(EdgepepError, match=r"no network called 'ds-cnnx'; did you mean 'ds-cnn'\?.*autoencoder"):
+        typed("--executed", "--model", "ds-cnnx")
+    with pytest.raises(EdgepepError, match="did you mean 'mlp-784-64-10'"):
+        typed("--executed", "--model", "mlp-784-64")
+    assert "tests.own:net was not run" in typed("--executed", "--model", "tests.own:net")
+
+
 def test_a_board_that_disagrees_is_shown(tmp_path):
     kept = json.loads(DEVICE.read_text(encoding="utf-8"))
     kept["runs"] = kept["runs"][:1]

@@ -385,6 +385,20 @@ def test_the_page_of_results_is_as_generated(call):
     assert "chooses nothing" in made
 
 
+def test_a_page_is_not_overwritten_by_one_of_nothing(call, tmp_path, monkeypatch):
+    kept = tmp_path / "RESULTS.md"
+    kept.write_text("kept")
+    for arguments in ((), ("--out", kept)):
+        code, out, err = call("results", "--results", tmp_path / "nonexist", *arguments)
+        assert (code, out) == (2, "")
+        assert f"no folder {tmp_path / 'nonexist'} of results" in err
+    assert kept.read_text() == "kept"
+    monkeypatch.setattr(Store, "read", lambda _: pytest.fail("it was read before the path was looked at"))
+    assert f"cannot write {tmp_path / 'no' / 'page.md'}" in call("results", "--out", tmp_path / "no" / "page.md")[2]
+    assert "it is a folder" in call("results", "--out", tmp_path)[2]
+    assert not (tmp_path / "no").exists()
+
+
 def test_every_stored_run_is_whole():
     for path in folders.RUNS.glob("*.json"):
         result = read(path)

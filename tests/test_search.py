@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,15 @@ def test_dimensions():
 def test_what_cannot_be_searched(words, said):
     with pytest.raises(EdgepepError, match=said):
         space(load("digits-fc"), [*words, "training.held_out=300"], "")
+
+
+def test_the_examples_of_the_help_can_be_typed(run):  # noqa: F811
+    code, out, _ = run("sweep", "--help")
+    assert code == 0
+    assert all(len(line) <= 80 for line in out.splitlines())
+    found = re.findall(r"\S+=\S+[0-9a-z]", out.partition("--set <")[2].partition("--jobs")[0])
+    assert "training.learning_rate=0.01~1" in found
+    assert space(load("digits-fc"), [*found, "training.held_out=200"], "c").dimensions
 
 
 def test_a_search_does_not_choose_by_the_test_set(run):  # noqa: F811

@@ -67,11 +67,20 @@ def test_every_combination_once():
         (["training.learning_rate=fast"], "learning_rate"),
         (["seed=0", "seed=1"], "set twice"),
         (["seed=0..999", "training.epochs=1..999"], "999000 runs"),
+        (["rules.pepita.strength=0.005,0.01,nan"], "rules.pepita.strength is nan; it must be finite"),
+        (["training.learning_rate=0.1,-inf"], "training.learning_rate is -inf; it must be finite"),
+        (["training.rates={0=inf}"], "training.rates is {'0': inf}; it must be finite"),
     ],
 )
 def test_what_cannot_be(words, said):
     with pytest.raises(EdgepepError, match=said):
         plans(*words)
+
+
+def test_a_recipe_that_is_not_finite(tmp_path):
+    (tmp_path / "mine.toml").write_text('base = "digits-fc"\n[rules.pepita]\nstrength = nan\n')
+    with pytest.raises(EdgepepError, match=r"mine: rules.pepita.strength is not finite"):
+        grid.plans(load(tmp_path / "mine.toml"), [], "edgepep sweep mine.toml")
 
 
 def test_a_sweep_goes_on_where_it_stopped(run, tmp_path, monkeypatch):  # noqa: F811
@@ -125,8 +134,15 @@ def test_runs_that_diverge_or_fail_do_not_stop_the_others(run, tmp_path):  # noq
 
 def test_bad_words_are_one_line(run):  # noqa: F811
     refused(run("sweep", "digits-fc", "--set", "sead=0..3"), "sead")
+    refused(run("sweep", "digits-fc", "--set", "rules.pepita.strength=0.01,nan", "--list"), "strength is nan")
     refused(run("sweep", "digits-fc", "--jobs", "0"), "--jobs is 0")
-    refused(run("sweep", "digits-fc", "--set", "training.epochs=1", "--csv", "no/such/place.csv"), "no/such/place.csv")
+
+
+def test_where_no_table_can_be_written_nothing_is_done(run, tmp_path):  # noqa: F811
+    words = ("sweep", "digits-fc", "--set", "training.epochs=1")
+    refused(run(*words, "--csv", "no/such/place.csv"), "cannot write no/such/place.csv", "no folder no/such")
+    refused(run(*words, "--csv", str(tmp_path)), "it is a folder")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from torch import Tensor
 from edgepep import plugins, rules
 from edgepep.errors import EdgepepError
 from edgepep.profiling import accounting as published
-from edgepep.profiling import devices, energy, measure, sparsity_report
+from edgepep.profiling import devices, energy, measure, plots, sparsity_report
 from edgepep.profiling.costs import CHECKPOINTED, HELD, RuleCosts, costs, prepared
 from edgepep.profiling.formats import FORMATS
 from edgepep.profiling.report import COMPARATORS, REFERENCE, text
@@ -59,7 +59,7 @@ def page(asked: Asked) -> str:
     if asked.executed:
         from edgepep.profiling import executed
 
-        return executed.page(Path(asked.model).stem, _part(asked))
+        return executed.page(asked.model, _part(asked))
     if asked.model.endswith(".onnx"):
         from edgepep.profiling import onnx_cost
 
@@ -67,6 +67,8 @@ def page(asked: Asked) -> str:
     chosen = subject(asked.model, asked.input)
     if asked.accounting is not None:
         return _published(chosen, asked.accounting)
+    if asked.plot is not None:
+        plots.check(asked.plot)
     names = _names(asked.rule)
     batch = asked.batch if asked.batch is not None else chosen.batch
     for option, value in (("batch", batch), ("device-batch", asked.device_batch)):
@@ -81,8 +83,6 @@ def page(asked: Asked) -> str:
     if asked.measure:
         found = _measured(chosen, found, batch, asked.seeded)
     if asked.plot is not None:
-        from edgepep.profiling import plots
-
         plots.save(found, chosen.name, asked.plot)
     if asked.format != "text":
         return FORMATS[asked.format](found, chosen.name, done)

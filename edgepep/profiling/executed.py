@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from edgepep import models, plugins
 from edgepep.errors import EdgepepError
 from edgepep.folders import DEVICE
 from edgepep.profiling.devices import Device
@@ -30,8 +31,13 @@ _HEAD = f"{'rule':<11}{'':<5}" + "".join(f"{title:>{width}}" for title, width in
 def page(model: str, part: Device | None, file: Path = DEVICE) -> str:
     """Rows of the runs of a model, or of all models if it has none.
 
+    Args:
+        model: as for `subject`, or the name of a network that was run.
+        part: whether it fits there is said too.
+        file: what was kept of the runs.
+
     Raises:
-        EdgepepError: if nothing was ever run.
+        EdgepepError: if nothing was ever run, or there is no such model.
 
     """
     if not file.is_file():
@@ -39,6 +45,7 @@ def page(model: str, part: Device | None, file: Path = DEVICE) -> str:
     kept = json.loads(file.read_text(encoding="utf-8"))
     runs: list[Run] = kept["runs"]
     names = list(dict.fromkeys(run["model"] for run in runs))
+    model = _known(model, names)
     shown = [model] if model in names else names
     lines = ["Exports in C on emulated boards, one sample a step; ratios are to backprop.", ""]
     if model not in names:
@@ -48,6 +55,14 @@ def page(model: str, part: Device | None, file: Path = DEVICE) -> str:
         lines += [f"{name}, {own[0]['steps']} steps on {own[0]['data']} data, {_where(own[0])}", _HEAD]
         lines += [_row(run, own, part) for run in own] + [""]
     return "\n".join([*lines, *_notes(runs, kept, part)])
+
+
+def _known(model: str, run: list[str]) -> str:
+    """Name of a model that was run, of a recipe, or of a file, folder or module of the user's own."""
+    name = model if ":" in model else Path(model).stem
+    if ":" in model or Path(model).exists():
+        return name
+    return plugins.check("network", name, [*run, *(recipe for recipe in models.names() if recipe not in run)])
 
 
 def _row(run: Run, others: list[Run], part: Device | None) -> str:

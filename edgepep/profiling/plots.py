@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgepep import durable
 from edgepep.errors import EdgepepError
 from edgepep.profiling.costs import RuleCosts
 from edgepep.profiling.report import MEMORY
@@ -14,6 +15,13 @@ from edgepep.profiling.trace import living_at
 
 _HATCHES = ("", "//", "..", "xx", "--", "++")
 _LINES = ("-", "--", ":", "-.")
+
+
+def check(path: Path) -> None:
+    """Raise EdgepepError for another kind of file than `save` draws, or a place where none can be written."""
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise EdgepepError(f"--plot is {path}; name a .png, .svg or .pdf file.")
+    durable.check_place(path)
 
 
 def save(found: Sequence[RuleCosts], model: str, path: Path | str) -> Path:
@@ -24,8 +32,7 @@ def save(found: Sequence[RuleCosts], model: str, path: Path | str) -> Path:
 
     """
     path = Path(path)
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise EdgepepError(f"--plot is {path}; name a .png, .svg or .pdf file.")
+    check(path)
     import matplotlib
 
     matplotlib.use("Agg")

@@ -67,10 +67,16 @@ def results(
     results: Results = None,
 ) -> None:
     """The page of results, from all sets and every stored run."""
+    from edgepep import durable
     from edgepep.reproduction import sets
     from edgepep.reproduction.page import page
 
-    made = page([sets.load(name) for name in sets.names()], _store(results).read())
+    store = _store(results)
+    if out is not None:
+        durable.check_place(out)
+    if not store.folder.is_dir():
+        raise RunError(f"there is no folder {store.folder} of results; `edgepep reproduce NAME` stores them.")
+    made = page([sets.load(name) for name in sets.names()], store.read())
     if out is None:
         print(made, end="")
         return

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edgepep import plugins, rules
+from edgepep import keys, plain, plugins, rules
 from edgepep.build import rule_class
 from edgepep.errors import EdgepepError
 from edgepep.models import Recipe
@@ -102,8 +102,8 @@ def plans(recipe: Recipe, axes: Sequence[Axis], command: str) -> list[Plan]:
         EdgepepError: if an axis stands there twice, a value cannot be, or there are too many runs.
 
     """
-    keys = [key for key, _ in axes]
-    check_once(keys)
+    places = [key for key, _ in axes]
+    check_once(places)
     count = 1
     for _, found in axes:
         count *= len(found)
@@ -111,7 +111,7 @@ def plans(recipe: Recipe, axes: Sequence[Axis], command: str) -> list[Plan]:
         raise EdgepepError(f"the grid has {count} runs; it may have {MOST}.")
     runs: dict[Identity, Plan] = {}
     for point in itertools.product(*(found for _, found in axes)):
-        run = plan(recipe, dict(zip(keys, point, strict=True)), command)
+        run = plan(recipe, dict(zip(places, point, strict=True)), command)
         runs.setdefault(run.identity, run)
     return list(runs.values())
 
@@ -131,9 +131,21 @@ def plan(recipe: Recipe, point: dict[str, Any], command: str) -> Plan:
         raise EdgepepError(f"rule is {rule!r}; it must be a name.")
     plugins.check("rule", rule, plugins.in_package(rules)) if ":" not in rule else rule_class(rule)
     changes = nested(point)
+    _check_finite(recipe, point)
+    keys.check(recipe, point, rule)
     chosen = recipe.but(**changes) if changes else recipe
     epochs = chosen.settings(rule).epochs
     return Plan(chosen, changes, rule, seed, epochs, Identity(setting(chosen, rule, epochs), seed), command)
+
+
+def _check_finite(recipe: Recipe, point: dict[str, Any]) -> None:
+    """Raise EdgepepError for a number that no stored run can have: JSON has neither nan nor inf."""
+    for key, value in point.items():
+        if plain.not_finite(value, key):
+            raise EdgepepError(f"{key} is {value}; it must be finite, neither nan nor inf.")
+    place = plain.not_finite(recipe.table())
+    if place:
+        raise EdgepepError(f"{recipe.name}: {place} is not finite; a run that is stored has finite numbers only.")
 
 
 def coordinates(plan: Plan) -> dict[str, Any]:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 Set = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--set", help="An axis, such as rule=pepita,dfa or seed=0..9; in a search also a range, rate=0.01~1."),
+    typer.Option(
+        "--set", help="Such as rule=pepita,dfa or seed=0..9; in a search also a range: training.learning_rate=0.01~1."
+    ),
 ]
 
 
@@ -50,7 +52,7 @@ def sweep(
     counts, on samples that training.held_out=N takes from the training set. The same command goes on; several may work
     on one folder.
     """
-    from edgepep import models
+    from edgepep import durable, models
     from edgepep.reproduction import grid, progress
     from edgepep.reproduction.runner import Where
     from edgepep.reproduction.store import Store
@@ -61,6 +63,8 @@ def sweep(
     jobs = jobs if jobs is not None else cores() if device == "cpu" else 1
     if jobs < 1:
         raise EdgepepError(f"--jobs is {jobs}; it must be at least 1.")
+    if csv is not None:
+        durable.check_place(csv)
     where = Where(store, data_dir, device)
     if search is not None:
         if slurm:
