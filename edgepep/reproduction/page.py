@@ -20,9 +20,10 @@ Written by `edgepep results --out RESULTS.md` from the sets in `results/sets/` a
 hand. `edgepep reproduce NAME` does the runs of a set that are missing and prints its tables.
 
 How the test set is used: accuracy is that of the test set after the last epoch. It chooses nothing, neither an epoch
-nor a rate nor a seed, but for one thing: which of the authors' two schedules stands first in PEPITA's Table 1, where the
-other is shown too. Every stored seed counts. PEPITA's authors set no other data aside and, by their published log, report
-the last epoch too. Rates are theirs, or were chosen on a part of the training set that was held out.
+nor a rate nor a seed, but for one thing: which of the authors' two schedules PEPITA's convolution on MNIST stands by in
+Table 1, where the other is shown too. Every stored seed counts. PEPITA's authors set no other data aside and, by their
+published log, report the last epoch too. Rates are theirs, or were chosen on a part of the training set that was held
+out.
 
 Figures are mean ± standard deviation over n seeds. *Frozen hidden* is the control that a rule has to beat: hidden
 layers stay random, the last one learns. Training that diverges is a result, and counted.
