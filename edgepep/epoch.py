@@ -45,6 +45,24 @@ class Epoch(NamedTuple):
         """In words: "held-out" or "test"."""
         return judged_on(self.held_out_accuracy is not None)
 
+    def warning(self, classes: int, shown: int) -> str:
+        """What to say of a training that has come to nothing, or nothing; the first epoch is too early to tell.
+
+        Args:
+            classes: of the output.
+            shown: how many of them training shows.
+
+        """
+        chance, constant = 100 / shown, math.log(classes)
+        noise = min(0.2 * chance, 2.0)
+        if self.epoch < 2 or self.train_accuracy > chance + noise or self.accuracy > chance + noise:
+            return ""
+        if abs(self.loss - constant) < 5e-4:
+            same = f"the network answers the same whatever it is shown (loss log {classes} = {constant:.4f})"
+            return f"{same}: the learning rate may be too high."
+        found = f"train {self.train_accuracy:.2f} % is about chance ({chance:.3g} %)"
+        return f"{found}: the learning rate may be too high, or far too low."
+
     def table(self) -> dict[str, Any]:
         """By name, without the accuracy that there is none of; the one there is stands where the other would."""
         left_out = "held_out_accuracy" if self.held_out_accuracy is None else "test_accuracy"

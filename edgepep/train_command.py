@@ -11,6 +11,7 @@ from edgepep.errors import EdgepepError
 
 if TYPE_CHECKING:
     from edgepep.diagnostics import Diagnostics
+    from edgepep.epoch import Epoch
     from edgepep.models import Recipe
 
 # typer reads these annotations when a command runs, so they are written out in full for Python 3.10.
@@ -60,6 +61,7 @@ def train(
     watcher = _diagnostics(diagnose)
     rule = rule or chosen.rule
     settings = chosen.settings(rule)
+    last: Epoch | None = None
     total = epochs if epochs is not None else settings.epochs
     with joined(device) as group, Report(total, silent=bool(group and group.rank)) as report, signals.noted() as stop:
         shared = f" · {group.size} processes" if group else ""
@@ -85,11 +87,14 @@ def train(
             group=group,
         ):
             report.epoch(epoch)
+            last = epoch
         if group and group.rank:
             return
     if watcher and watcher.history:
         step, found = watcher.history[-1]
         print(f"credit at step {step} (angles in degrees):\n{found}")
+    if last is not None:
+        _warn(chosen, rule, last)
     _say_published(chosen, rule)
     print(f"kept in {out}")
 
@@ -134,6 +139,15 @@ def _say_published(recipe: Recipe, rule: str) -> None:
         spread = f" ± {published.std}" if published.std is not None else ""
         epochs = recipe.settings(rule).epochs
         print(f"published after {epochs} epochs: {published.accuracy}{spread} % ({published.place})")
+
+
+def _warn(recipe: Recipe, rule: str, last: Epoch) -> None:
+    from edgepep import datasets
+
+    classes = datasets.info(recipe.dataset).classes
+    warning = last.warning(classes, classes - len(set(recipe.settings(rule).without or ())))
+    if warning:
+        print(f"warning: {warning}")
 
 
 def _diagnostics(every: int) -> Diagnostics | None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import re
 import shutil
 import struct
@@ -11,6 +12,7 @@ import torch
 
 from edgepep import DataError, datasets
 from edgepep.cli import main
+from edgepep.epoch import Epoch
 
 
 @pytest.fixture
@@ -216,6 +218,26 @@ def test_damaged_run(run, tmp_path):
         shutil.copytree("good", f"bad-{file}")
         (tmp_path / f"bad-{file}" / file).write_bytes(content)
         refused(run("evaluate", f"bad-{file}"), file)
+
+
+def test_a_network_that_no_longer_answers_is_said(run):
+    dead = "the network answers the same whatever it is shown (loss log 10 = 2.3026): the learning rate may be too high"
+    wild = ("train", "digits-fc", "--set", "training.learning_rate=1000", "--out")
+    code, out, _ = run(*wild, "dead", "--epochs", "3")
+    assert code == 0
+    assert out.splitlines()[-2:] == [f"warning: {dead}.", "kept in dead"]
+    assert "warning" not in run(*wild, "early", "--epochs", "1")[1]
+    assert "warning" not in run("train", "digits-fc", "--epochs", "2", "--out", "fine")[1]
+
+
+def test_chance_is_told_from_learning():
+    slow = Epoch(2, 2.36, 10.65, 11.0, 1.0)
+    assert slow.warning(10, 10).startswith("train 10.65 % is about chance (10 %)")
+    assert not slow._replace(epoch=1).warning(10, 10)
+    assert not slow._replace(train_accuracy=13.0).warning(10, 10)
+    assert not slow._replace(test_accuracy=40.0).warning(10, 10)
+    assert slow._replace(test_accuracy=math.nan, held_out_accuracy=9.0).warning(10, 10)
+    assert "chance (50 %)" in slow._replace(train_accuracy=51.0, test_accuracy=50.0).warning(10, 2)
 
 
 def test_divergence_is_said(run, tmp_path):
