@@ -53,7 +53,7 @@ def train(
     from edgepep.terminal import Report
 
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
-    chosen = _set(_changed(models.load(recipe), dataset, bits, freeze, head), set or [])
+    chosen = _set(_changed(models.load(recipe), dataset, bits, freeze, head), set or [], rule)
     training_of = {"without": without or None, "held_out": held_out}
     given = {key: value for key, value in training_of.items() if value is not None}
     chosen = chosen.but(training=given) if given else chosen
@@ -109,8 +109,9 @@ def _changed(
     return recipe.but(head=head_of(head)) if head else recipe
 
 
-def _set(recipe: Recipe, words: list[str]) -> Recipe:
+def _set(recipe: Recipe, words: list[str], rule: str | None) -> Recipe:
     """A recipe with settings changed by words such as training.learning_rate=0.05."""
+    from edgepep.outside import is_outside
     from edgepep.toml_files import nested, value_of
 
     values = {}
@@ -123,7 +124,13 @@ def _set(recipe: Recipe, words: list[str]) -> Recipe:
         if key in values:
             raise EdgepepError(f"--set {word}: {key} is set twice.")
         values[key] = value_of(value)
-    return recipe.but(**nested(values)) if values else recipe
+    tables = nested(values)
+    recipe = recipe.but(**tables) if tables else recipe
+    parts = [rule or recipe.rule, *([recipe.head.rule] if recipe.head else [])]
+    for name in tables.get("rules", {}):
+        if is_outside(name) and name not in parts:
+            raise EdgepepError(f"--set rules.{name}: the run does not learn by it, but by {' and '.join(parts)}.")
+    return recipe
 
 
 def _say_published(recipe: Recipe, rule: str) -> None:

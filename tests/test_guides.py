@@ -154,7 +154,7 @@ def test_the_rule_of_the_guide_learns_unchanged(time, tmp_path, monkeypatch):
     """Beyond what its readout learns over random hidden layers, over time too, and the same after a state is read."""
     from edgepep import InPlaceSGD, datasets, fit, load
 
-    (tmp_path / "mine.py").write_text(rule_of_the_guide())
+    (tmp_path / "rule_of_the_guide.py").write_text(rule_of_the_guide())
     monkeypatch.syspath_prepend(tmp_path)
     recipe = load("digits-fc").but(**time)
     train, test = (datasets.load("digits", part) for part in (True, False))
@@ -164,9 +164,9 @@ def test_the_rule_of_the_guide_learns_unchanged(time, tmp_path, monkeypatch):
         *_, last = fit(made, train, InPlaceSGD(made.network, 0.1, 0.9), epochs=10, batch_size=32, test=test)
         return last.test_accuracy, made
 
-    (ours, made), (control, _) = after_ten_epochs("mine:Pull"), after_ten_epochs("frozen_hidden")
+    (ours, made), (control, _) = after_ten_epochs("rule_of_the_guide:Pull"), after_ten_epochs("frozen_hidden")
     assert ours > control + 5
-    other = recipe.make_rule(recipe.build(seed=1), "mine:Pull", seed=1)
+    other = recipe.make_rule(recipe.build(seed=1), "rule_of_the_guide:Pull", seed=1)
     other.load_state_dict(made.state_dict())
     x, target = train.take(slice(0, 32))
     for one in (made, other):
