@@ -16,6 +16,7 @@ from torch import Tensor
 from edgepep import durable, models, sealed
 from edgepep.errors import EdgepepError, RunError
 from edgepep.network import Network
+from edgepep.outside import names_in, refuse_unnamed
 from edgepep.rule import Rule
 
 WEIGHTS, ABOUT, METRICS = "weights.safetensors", "run.json", "metrics.jsonl"
@@ -39,9 +40,14 @@ class Run(NamedTuple):
         """The trained network."""
         return self.learner.network
 
+    @property
+    def parts(self) -> set[str]:
+        """Names of its rules: of the run, and of the last layers if they have another."""
+        return {self.rule, *([self.recipe.head.rule] if self.recipe.head else [])}
+
     def under(self, rule: str | None) -> Rule | None:
-        """The rule that trained it; or another of that name on the same network and seed; or, for "none", no rule."""
-        if rule is None or rule == self.rule:
+        """The rule that trained it, also by what `read` was given; another on the same network; for "none", none."""
+        if rule is None or rule == self.rule or (":" in rule and names_in(rule) <= self.parts):
             return self.learner
         return None if rule == "none" else self.recipe.make_rule(self.network, rule, self.seed)
 
@@ -201,23 +207,21 @@ def read(path: Path | str, rule: str | None = None) -> Run:
     Args:
         path: of the directory.
         rule: name of the run's rule, "package.module:Name", where it is code of your own: no file can have it imported.
+            So for a rule of the last layers; both with a comma between.
 
     Raises:
         RunError: if a file is missing, damaged, or does not fit the recipe.
 
     """
     path = Path(path)
-    about = read_about(path)
+    about, trusted = read_about(path), names_in(rule)
     try:
-        recipe = models.from_table(about["recipe"], str(path / ABOUT))
+        for one in (str(about["rule"]), str((about["recipe"].get("head") or {}).get("rule", ""))):
+            refuse_unnamed(path / ABOUT, one, trusted, RunError)
+        recipe = models.from_table(about["recipe"], str(path / ABOUT), trusted)
         named, seed = str(about["rule"]), int(about["seed"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise RunError(f"{path / ABOUT} is damaged: {error}.") from error
-    if ":" in named and named != rule:
-        raise RunError(
-            f"{path / ABOUT} names the rule {named!r}, which is code outside edgepep and is not imported because a "
-            f"file says so. If you trust it, name it yourself: --rule {named}"
-        )
     learner = recipe.make_rule(recipe.under(named).build(seed), named, seed)
     try:
         content = durable.read(path / WEIGHTS, most_bytes(learner))

@@ -26,8 +26,11 @@ class Activity(NamedTuple):
     """What one layer saw and did in one pass, each [batch, ...], or [time, batch, ...] in a layer over time."""
 
     pre: Tensor
+    """What the synapses were given: what the layer reads, after its fixed preparation."""
     current: Tensor
+    """What the synapses answered. A ReLU may have overwritten it: take `Layer.kept`."""
     post: Tensor
+    """What the neurons answered: activities, or at each time step spikes of 0 and 1."""
 
 
 class Layer(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from edgepep import datasets, plugins, toml_files
 from edgepep.errors import EdgepepError, RecipeError, UnknownName
 from edgepep.folders import MODELS
+from edgepep.outside import is_outside, refuse_unnamed
 from edgepep.tables import (
     HeadTable,
     NetworkTable,
@@ -49,6 +51,8 @@ class Recipe(Table):
     def but(self, **changes: Any) -> Recipe:
         """Return the same recipe with some keys or tables changed; a table's keys are merged.
 
+        A head given here may be a rule outside edgepep, "package.module:Name"; one that a file gives may not.
+
         Raises:
             RecipeError: if what comes out is not a recipe.
 
@@ -57,7 +61,9 @@ class Recipe(Table):
         others = set(changes) - {"name", "description", "source", "rule", "training", "rules"}
         if others or any(changes.get("training", {}).get(key) for key in ("without", "held_out")):
             table = _without_reported(table)  # the figures are of another network, or other data
-        return from_table(_merged(table, changes), self.name)
+        merged = _merged(table, changes)
+        head = merged.get("head")
+        return from_table(merged, self.name, [str(head.get("rule"))] if isinstance(head, dict) else ())
 
     def quantized(self, bits: int = 8, **others: int | str) -> Recipe:
         """Return the same recipe with weights and activations of some bits."""
@@ -149,17 +155,23 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def from_table(table: dict[str, Any], file: str) -> Recipe:
-    """Make a recipe from a table; an error names the file, the key, the value and what is allowed."""
-    from edgepep import rules
+def from_table(table: dict[str, Any], file: str, named: Collection[str] = ()) -> Recipe:
+    """Make a recipe from a table; an error names the file, the key, the value and what is allowed.
 
+    Nothing is imported. Options of a rule outside edgepep are looked at when that rule is made.
+
+    Args:
+        table: of the recipe.
+        file: where it is from.
+        named: rules outside edgepep that the user has named, and which may be the head's.
+
+    """
     try:
         recipe = Recipe.model_validate(table)
     except ValidationError as error:
         raise explained(error, Recipe, file, ()) from error
     try:
-        for rule in (recipe.rule, *recipe.rules, *([recipe.head.rule] if recipe.head else [])):
-            plugins.check("rule", rule, plugins.in_package(rules))
+        _check_rules(recipe, file, named)
         plugins.check("data set", recipe.dataset, datasets.names())
     except UnknownName as error:
         raise RecipeError(f"{file}: {error}") from error
@@ -173,6 +185,18 @@ def from_table(table: dict[str, Any], file: str) -> Recipe:
             merged = _merged(recipe.network.model_dump(), options["network"])
             _validate_part(NetworkTable, merged, ("rules", rule, "network"), file)
     return recipe
+
+
+def _check_rules(recipe: Recipe, file: str, named: Collection[str]) -> None:
+    """Raise RecipeError for a rule that there is not, or that a file may not have imported."""
+    from edgepep import rules
+
+    refuse_unnamed(file, recipe.rule, (), RecipeError)
+    if recipe.head:
+        refuse_unnamed(file, recipe.head.rule, named, RecipeError, "--head")
+    for rule in (recipe.rule, *recipe.rules, *([recipe.head.rule] if recipe.head else [])):
+        if not is_outside(rule):
+            plugins.check("rule", rule, plugins.in_package(rules))
 
 
 def _validate_part(model: type[BaseModel], value: Any, place: tuple[str, ...], file: str) -> None:

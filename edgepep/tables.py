@@ -96,16 +96,25 @@ class HeadTable(Table):
 
 
 def head_of(text: str) -> dict[str, object]:
-    """A head's table from NAME or NAME:LAYERS.
+    """A head's table from NAME or NAME:LAYERS; NAME may be package.module:Name.
 
     Raises:
-        RecipeError: if LAYERS is no number.
+        RecipeError: if it is neither.
 
     """
-    rule, _, layers = text.partition(":")
-    if layers and not layers.isdecimal():
-        raise RecipeError(f"the head is {text!r}; write a rule's name, or NAME:LAYERS with a number of layers.")
-    return {"rule": rule, "layers": int(layers or 1)}
+    from edgepep import plugins, rules
+    from edgepep.outside import is_outside
+
+    rule, colon, layers = text.rpartition(":")
+    if not (colon and layers.isdecimal()):
+        rule, layers = text, "1"
+    first, colon, _ = rule.partition(":")
+    if colon and (first in plugins.in_package(rules) or not is_outside(rule)):
+        raise RecipeError(
+            f"the head is {text!r}; write a rule's name, or NAME:LAYERS with a number of layers. NAME may be "
+            "package.module:Name."
+        )
+    return {"rule": rule, "layers": int(layers)}
 
 
 class QuantizedTable(Table):

@@ -1,5 +1,6 @@
 """Reading TOML files, with an error that names the file."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,13 @@ def read(path: Path) -> dict[str, Any]:
     return table
 
 
+_OUTSIDE = re.compile(r"(?<=^rules\.)[^:]+:[^.]*")  # package.module:Name
+
+
 def nested(settings: dict[str, Any]) -> dict[str, Any]:
     """Tables within tables from values by their place, such as {"training.epochs": 5}.
+
+    The name of a rule outside edgepep keeps its dots: "rules.package.module:Name.gain".
 
     Raises:
         EdgepepError: if one place is a value and holds another.
@@ -44,7 +50,9 @@ def nested(settings: dict[str, Any]) -> dict[str, Any]:
     """
     tables: dict[str, Any] = {}
     for key, value in settings.items():
-        *path, last = key.split(".")
+        outside = _OUTSIDE.search(key)
+        name = outside[0] if outside else ""
+        *path, last = (name if part == ":" else part for part in (key.replace(name, ":") if name else key).split("."))
         table = tables
         for part in path:
             table = table.setdefault(part, {})

@@ -117,6 +117,7 @@ def _changed(
 def _set(recipe: Recipe, words: list[str], rule: str | None) -> Recipe:
     """A recipe with settings changed by words such as training.learning_rate=0.05."""
     from edgepep import keys
+    from edgepep.outside import is_outside
     from edgepep.toml_files import nested, value_of
 
     values = {}
@@ -130,7 +131,13 @@ def _set(recipe: Recipe, words: list[str], rule: str | None) -> Recipe:
             raise EdgepepError(f"--set {word}: {key} is set twice.")
         values[key] = value_of(value)
     keys.check(recipe, values, rule or recipe.rule)
-    return recipe.but(**nested(values)) if values else recipe
+    tables = nested(values)
+    recipe = recipe.but(**tables) if tables else recipe
+    parts = [rule or recipe.rule, *([recipe.head.rule] if recipe.head else [])]
+    for name in tables.get("rules", {}):
+        if is_outside(name) and name not in parts:
+            raise EdgepepError(f"--set rules.{name}: the run does not learn by it, but by {' and '.join(parts)}.")
+    return recipe
 
 
 def _say_published(recipe: Recipe, rule: str) -> None:

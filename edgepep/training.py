@@ -57,22 +57,33 @@ def fit(
         before_step: called with (rule, x, target, samples) before every step, such as an edgepep.Diagnostics.
 
     Raises:
+        EdgepepError: at once, if something else is given than Data.
         DivergenceError: as soon as the loss is seen not to be finite.
 
     """
-    yield from Loop(
-        rule,
-        data,
-        optimizer,
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
-        scheduler=scheduler,
-        test=test,
-        held_out=held_out,
-        watch=watch,
-        before_step=before_step,
-    ).run()
+    for name, given in (("data", data), ("test", test), ("held_out", held_out)):
+        if not isinstance(given, Data) and (given is not None or name == "data"):
+            raise EdgepepError(
+                f"{name} is a {type(given).__name__}; fit takes datasets.Data(name, inputs, labels, classes), inputs "
+                "[samples, ...] and labels [samples] being tensors."
+            )
+
+    def run() -> Iterator[Epoch]:
+        yield from Loop(
+            rule,
+            data,
+            optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            scheduler=scheduler,
+            test=test,
+            held_out=held_out,
+            watch=watch,
+            before_step=before_step,
+        ).run()
+
+    return run()
 
 
 def prepare(recipe: Recipe, rule: str, seed: int, data: Data, device: str) -> tuple[Rule, InPlaceSGD, LRScheduler]:

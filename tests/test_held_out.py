@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from edgepep import EdgepepError, checkpoint, datasets, load, train
+from edgepep import EdgepepError, InPlaceSGD, checkpoint, datasets, fit, load, train
 from edgepep.epoch import Epoch
 from edgepep.errors import DataError, RecipeError
 from edgepep.keeper import Policy
@@ -35,6 +35,16 @@ def test_a_split_is_balanced_and_always_the_same():
     # which samples these are is never to change: runs of one sweep may be years apart
     data = small([5, 5])
     assert data.split(4)[1].inputs.flatten().tolist() == [0, 2, 5, 8]
+
+
+@pytest.mark.parametrize("name", ["data", "test", "held_out"])
+def test_fit_takes_data(name):
+    """And says so when it is called, not when it is gone through."""
+    rule = load("digits-fc").make_rule(load("digits-fc").build(), "pepita")
+    given = {"data": DIGITS, name: (DIGITS.inputs, DIGITS.labels)}
+    said = rf"{name} is a tuple; fit takes datasets\.Data\(name, inputs, labels, classes\)"
+    with pytest.raises(EdgepepError, match=said):
+        fit(rule, optimizer=InPlaceSGD(rule.network, 0.1), **given)
 
 
 def test_a_rare_class_is_still_trained_on():

@@ -153,7 +153,8 @@ def test_files_made_to_harm(what, finished, stopped, tmp_path):
         {"recipe": {"dataset": "os:system"}},
         {"recipe": {"rule": "os:system"}},
         {"recipe": {"head": {"rule": "this:s", "layers": 1}}},
-        {"recipe": {"rules": {"os:system": {}}}},
+        {"recipe": {"rules": {"os:system:s": {}}}},
+        {"recipe": {"rules": {"../os:system": {}}}},
         {"recipe": {"rules": {"pepita": {"storage": "os:system"}}}},
         {"recipe": {"rules": {"pepita": {"__class__": "os.system"}}}},
         {"recipe": {"rules": {"pepita": {"network": {"neurons": "os:system"}}}}},
@@ -179,6 +180,38 @@ def test_a_rule_of_ones_own_is_named_by_oneself(tmp_path, monkeypatch):
     with pytest.raises(RunError, match=r"mine:Mine.*not imported because a file says so.*--rule mine:Mine"):
         checkpoint.read(tmp_path / "run")
     assert checkpoint.read(tmp_path / "run", "mine:Mine").rule == "mine:Mine"
+
+
+def test_options_of_a_rule_of_ones_own_are_words_until_it_is_asked_for(finished, tmp_path):
+    """A table for code in a run's file, or in a recipe, is read and imports nothing."""
+    shutil.copytree(finished, tmp_path / "run")
+    about = checkpoint.read_about(tmp_path / "run")
+    rules = {"antigravity:fly": {"training": {"epochs": 3}, "__class__": "os.system"}}
+    checkpoint._write_about(tmp_path / "run", about | {"recipe": about["recipe"] | {"rules": rules}})
+    with nothing_outside(tmp_path):
+        assert checkpoint.read(tmp_path / "run").recipe.settings("antigravity:fly").epochs == 3
+    text = 'base = "digits-fc"\n[rules."antigravity:fly"]\ngain = 1.0\n'
+    (tmp_path / "mine.toml").write_text(text)
+    recipe = models.load(tmp_path / "mine.toml")
+    recipe.make_rule(recipe.build())
+    assert "antigravity" not in sys.modules
+    for names_it in ('rule = "antigravity:fly"\n', 'head = { rule = "antigravity:fly" }\n'):
+        (tmp_path / "mine.toml").write_text(names_it + text)
+        with pytest.raises(RecipeError, match=r"antigravity:fly.*not imported because a file says so.*(--rule|--head)"):
+            models.load(tmp_path / "mine.toml")
+    (tmp_path / "mine.toml").write_text('base = "digits-fc"\n[rules."antigravity:fly".training]\nepochs = "many"\n')
+    with pytest.raises(RecipeError, match=r"rules\.antigravity:fly\.training\.epochs"):
+        models.load(tmp_path / "mine.toml")
+    assert "antigravity" not in sys.modules
+
+
+def test_a_set_of_runs_names_no_rule_of_its_own(tmp_path):
+    from edgepep.reproduction import sets
+
+    cell = '[[cells]]\nrecipe = "digits-fc"\nrules = ["pepita"]\nchanges = { head = { rule = "antigravity:fly" } }\n'
+    (tmp_path / "evil.toml").write_text(f'title = "a"\ntext = "b"\nsource = "c"\n{cell}')
+    with pytest.raises(RecipeError, match=r"evil\.toml.*antigravity:fly.*not imported because a file says so"):
+        sets.load(tmp_path / "evil.toml")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

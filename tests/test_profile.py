@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgepep import InPlaceSGD, Layer, Network, load, profile
+from edgepep import EdgepepError, InPlaceSGD, Layer, Network, convert, load, profile
 from edgepep.profiling.observe import FEEDBACK, KEPT, PARAMETERS, observe
 from edgepep.profiling.trace import Watch
 from edgepep.rules.mempepita import Mempepita
@@ -21,6 +21,39 @@ def test_forward_and_update_are_the_closed_forms():
     assert costs.macs["second forward pass"] == 64 * (10 * 1024 + 1024 * 10)
     assert costs.memory[FEEDBACK] == 4 * 10 * 784
     assert costs.memory[PARAMETERS] == pytest.approx(4 * weights, abs=64)
+
+
+def test_a_recipe_by_its_name_and_a_network():
+    by_recipe, by_name = (profile(one, "pepita", batch=20) for one in (load("digits-fc"), "digits-fc"))
+    assert (by_name.macs, by_name.memory, by_name.batch) == (by_recipe.macs, by_recipe.memory, 20)
+    module = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 32, bias=False), nn.ReLU(inplace=True), nn.Linear(32, 10, bias=False)
+    )
+    network, x = convert(module, torch.rand(3, 1, 8, 8)), torch.rand(3, 1, 8, 8)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    optimizer = InPlaceSGD(network, 0.1)
+    for in_place in (True, False):
+        found = profile(network, "pepita", batch=20, in_place=in_place, example=x)
+        again = profile("digits-fc", "pepita", batch=20, in_place=in_place)
+        assert (found.macs, found.total_memory, found.batch) == (again.macs, again.total_memory, 20)
+    assert all(value.equal(before[key]) for key, value in network.state_dict().items())
+    assert all(layer.updater is optimizer for layer in network.chain)
+    spiking = load("digits-fc").spiking(steps=4).build()
+    assert profile(spiking, "dfa", example=x).macs["forward pass"] == 64 * (64 * 32 + 32 * 10)  # a constant current
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "said"),
+    [
+        (nn.Linear(4, 2), {}, r"not a Linear; of a module, edgepep\.convert\(module, example\) makes a Network"),
+        (Network([Layer(nn.Linear(4, 2))]), {}, r"profile\(network, rule, example=x\)"),
+        ("digits-fc", {"example": torch.rand(2, 64)}, "digits-fc is a recipe"),
+        ("digits-fcc", {}, "did you mean 'digits-fc'"),
+    ],
+)
+def test_what_cannot_be_profiled(model, given, said):
+    with pytest.raises(EdgepepError, match=said):
+        profile(model, "pepita", **given)
 
 
 def test_backprop_has_no_gradient_of_the_input():

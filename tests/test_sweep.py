@@ -4,6 +4,7 @@ import csv
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -176,3 +177,9 @@ def test_rows_are_a_data_frame(tmp_path):
     (row,) = sweep.rows(given, store.read())
     assert row["rule"] == "pepita"
     assert row["epochs"] == 1
+
+
+def test_git_sees_neither_runs_nor_sweeps():
+    """The folders that commands make where they are run."""
+    listed = (Path(__file__).parent.parent / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert {"/runs/", "/sweeps/"} <= set(listed)

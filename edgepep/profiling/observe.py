@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +14,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from edgepep import datasets, phases
-from edgepep.models import Recipe
+from edgepep.build import rule_class
+from edgepep.errors import EdgepepError
+from edgepep.models import Recipe, load
 from edgepep.network import Network
 from edgepep.profiling.trace import Buffer, Trace, Watch, living_at
 from edgepep.rounding import parts
@@ -98,22 +102,58 @@ def _peak(trace: Trace, shapes: frozenset[torch.Size]) -> tuple[dict[str, int], 
     return memory, moment
 
 
-def profile(recipe: Recipe, rule: str, *, batch: int = 64, in_place: bool = True) -> Costs:
-    """Costs of one training step of a recipe under a rule, on random inputs; no data are read.
+def profile(
+    model: Recipe | Network | str | Path,
+    rule: str,
+    *,
+    batch: int = 64,
+    in_place: bool = True,
+    example: Tensor | None = None,
+) -> Costs:
+    """Costs of one training step under a rule; no data are read, and a network of yours is left as it is.
 
     Args:
-        recipe: from `edgepep.load`.
-        rule: a rule's name.
+        model: a recipe, its name or its .toml file, profiled on random inputs; or a network, such as `convert` makes.
+        rule: a rule's name, or "package.module:Name".
         batch: samples in the step.
         in_place: apply each layer's update at once, holding no gradient; else torch.optim.SGD on `.grad`.
+        example: for a network, some of its inputs [n, ...], repeated to make the batch.
+
+    Raises:
+        EdgepepError: if the model is something else, or example is missing, or given with a recipe.
 
     """
-    network = recipe.under(rule).build()
-    settings = recipe.settings(rule)
-    x, target = random_batch(recipe, batch)
+    if isinstance(model, (str, Path)):
+        model = load(model)
     kind = InPlaceSGD if in_place else HeldSGD
+    if isinstance(model, Network):
+        network, x, target = _with_batch(model, example, batch)
+        return observe(rule_class(rule)(network, x), x, target, kind(network, 0.01, 0.9), rule)
+    if not isinstance(model, Recipe):
+        raise EdgepepError(
+            f"profile takes a recipe, a recipe's name or a Network, not a {type(model).__name__}; of a module, "
+            "edgepep.convert(module, example) makes a Network."
+        )
+    if example is not None:
+        raise EdgepepError(f"example is for a Network; {model.name} is a recipe, whose data have a shape.")
+    network = model.under(rule).build()
+    settings = model.settings(rule)
+    x, target = random_batch(model, batch)
     optimizer = kind(network, settings.learning_rate, settings.momentum)
-    return observe(recipe.make_rule(network, rule), x, target, optimizer, rule)
+    return observe(model.make_rule(network, rule), x, target, optimizer, rule)
+
+
+def _with_batch(network: Network, example: Tensor | None, batch: int) -> tuple[Network, Tensor, Tensor]:
+    """A copy of a network, which no optimizer has, and a batch of example inputs and random classes."""
+    if not isinstance(example, Tensor) or not example.dim() or not len(example):
+        raise EdgepepError("to profile a Network, give some inputs of it: profile(network, rule, example=x).")
+    network = copy.deepcopy(network)
+    for layer in network.chain:
+        layer.updater = layer.deferred = None
+    x = example[torch.arange(batch, device=example.device) % len(example)]
+    with torch.no_grad():
+        classes = network.eval()(x[:1]).shape[1]
+    return network.train(), x, torch.randint(classes, (batch,), device=x.device)
 
 
 def random_batch(recipe: Recipe, batch: int) -> tuple[Tensor, Tensor]:

@@ -133,7 +133,8 @@ def _perform(plan: Plan, where: Where, stop: signals.Stop) -> Iterator[Said]:
 def _as_begun(plan: Plan, work: Path) -> Recipe:
     """The recipe by which a run was begun, if it is the same run: what has been edited since may not count in it."""
     try:
-        recipe = models.from_table(checkpoint.read_about(work)["recipe"], str(work))
+        named = [plan.recipe.head.rule] if plan.recipe.head else []
+        recipe = models.from_table(checkpoint.read_about(work)["recipe"], str(work), named)
         same = setting(recipe, plan.rule, plan.epochs) == plan.identity.setting
     except (EdgepepError, KeyError):
         return plan.recipe

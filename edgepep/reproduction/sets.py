@@ -11,6 +11,7 @@ from edgepep import models, plugins, rules, toml_files
 from edgepep.errors import EdgepepError, RecipeError
 from edgepep.folders import SETS
 from edgepep.models import Recipe
+from edgepep.outside import refuse_unnamed
 from edgepep.reproduction import axes
 from edgepep.reproduction.identity import Identity, Plan, setting, words
 from edgepep.tables import Positive, Reported, Table, explained
@@ -165,6 +166,7 @@ def _cell(about: SetTable, i: int, given: dict[str, Any], path: Path) -> Cell:
     try:
         whole = models.load(table.recipe)
         recipe = whole.but(**table.changes) if table.changes else whole
+        refuse_unnamed(path, recipe.head.rule if recipe.head else "", (), RecipeError)
     except EdgepepError as error:
         raise RecipeError(f"{path}: {place}: {error}") from error
     published = {}

@@ -163,7 +163,8 @@ def read(path: Path) -> Result:
     """
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        recipe = models.from_table(about["settings"], str(path))
+        head = about["settings"].get("head") or {}
+        recipe = models.from_table(about["settings"], str(path), [str(head.get("rule"))])  # which is not made here
         rule, seed, epochs, failed = str(about["rule"]), int(about["seed"]), int(about["epochs"]), "failed" in about
         held_out = bool(recipe.settings(rule).held_out)
         judged = accuracy_key(held_out)
