@@ -67,23 +67,19 @@ def fit(
                 f"{name} is a {type(given).__name__}; fit takes datasets.Data(name, inputs, labels, classes), inputs "
                 "[samples, ...] and labels [samples] being tensors."
             )
-
-    def run() -> Iterator[Epoch]:
-        yield from Loop(
-            rule,
-            data,
-            optimizer,
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-            scheduler=scheduler,
-            test=test,
-            held_out=held_out,
-            watch=watch,
-            before_step=before_step,
-        ).run()
-
-    return run()
+    return Loop(
+        rule,
+        data,
+        optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        scheduler=scheduler,
+        test=test,
+        held_out=held_out,
+        watch=watch,
+        before_step=before_step,
+    ).run()
 
 
 def prepare(recipe: Recipe, rule: str, seed: int, data: Data, device: str) -> tuple[Rule, InPlaceSGD, LRScheduler]:

@@ -117,8 +117,8 @@ def plan(
         if getattr(rule, "lowest", chain[-1].index) != chain[-1].index:
             raise ExportError("the rule last_layer trains several layers; in C it trains one, or take backprop.")
         chain = [replace(stage, learns=stage.learns and stage is chain[-1]) for stage in chain]
-    quick = [*factors(network, rates or {}).values()]
-    chain = [replace(stage, learns=stage.learns and quick[stage.index] > 0) for stage in chain]
+    factor = [*factors(network, rates or {}).values()]
+    chain = [replace(stage, learns=stage.learns and factor[stage.index] > 0) for stage in chain]
     if rule is not None:
         _refuse_halves(network)
     infer = inference(chain)
@@ -130,7 +130,7 @@ def plan(
         (infer, arranged(infer, start)),
         learn,
         {} if rule is None else drawn(rule),
-        {stage.index: quick[stage.index] * _factor(rule, stage, stage is chain[-1]) for stage in chain},
+        {stage.index: factor[stage.index] * _factor(rule, stage, stage is chain[-1]) for stage in chain},
     )
 
 
