@@ -86,7 +86,7 @@ class Feedback(nn.Module):
 
     def _drawn(self) -> Tensor:
         device = self.bound.device
-        key = noise.key(self.seed, 0xF, *([self.place] if self.place else []), device=device)
+        key = key_of(self.seed, self.place, device)
         if self.storage in ("float", "seed"):
             return noise.uniform(self.shape, self.bound, key).to(self.dtype)
         drawn = noise.bits(self.shape, key)
@@ -96,3 +96,8 @@ class Feedback(nn.Module):
         padded = torch.nn.functional.pad(positive, (0, -len(positive) % 8)).view(-1, 8)
         weights = 2 ** torch.arange(8, dtype=torch.int32, device=device)
         return (padded.to(torch.int32) * weights).sum(1).to(torch.uint8)
+
+
+def key_of(seed: int, place: int, device: torch.device | None = None) -> Tensor:
+    """The key by which the feedback of a seed and a place is drawn."""
+    return noise.key(seed, 0xF, *([place] if place else []), device=device)

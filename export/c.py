@@ -1,11 +1,11 @@
 """C99 for a device without heap: inference, and the run's training step in place; a folder with a Makefile.
 
-Written are the network, its weights and the step of the run's rule: pepita, mempepita, dfa, drtp, last_layer
-(frozen_hidden) or backprop, one sample at a time, plain SGD with the run's factors of the rate by layer. Layers are
-Linear and Conv2d of any stride, padding, dilation and groups, with weights in floats or integer codes; ReLU or no
-neurons; max and mean pooling, activation quantisers (not under backprop); sums; batch normalisation where nothing
-learns. Dropout rests on a device. The folder is compiled by this machine's compiler, if there is one, and its answers
-are compared with torch's.
+Written are the network, its weights and the step of the run's rule: pepita, mempepita, local_heads, dfa, drtp,
+last_layer (frozen_hidden) or backprop, one sample at a time, plain SGD with the run's factors of the rate by layer.
+Layers are Linear and Conv2d of any stride, padding, dilation and groups, with weights in floats or integer codes; ReLU
+or no neurons; max and mean pooling, normalisation of the sample without learned scale, activation quantisers (not under
+backprop); sums; batch normalisation where nothing learns. Dropout rests on a device. The folder is compiled by this
+machine's compiler, if there is one, and its answers are compared with torch's.
 """
 
 from __future__ import annotations

@@ -11,9 +11,10 @@ from edgepep.build import rule_class
 from edgepep.c99 import plan, save
 from edgepep.c99.host import Host
 from edgepep.integer_weights import with_integer_weights
+from edgepep.neurons.normalise import Normalise
 from edgepep.synapses import PaddedConv2d
 
-RULES = ["pepita", "mempepita", "dfa", "drtp", "last_layer", "backprop"]
+RULES = ["pepita", "mempepita", "dfa", "drtp", "local_heads", "last_layer", "backprop"]
 CLASSES = 3
 
 
@@ -57,7 +58,19 @@ def residual():
     return Network(layers, sources=[None, None, None, (0, 2), (0, 3), (0, 3, 4), None]), (1, 4, 4)
 
 
-NETWORKS = {"mlp": mlp, "conv": conv, "depthwise": depthwise, "residual": residual}
+def normed():
+    """A first layer that only prepares the input, normalisation of every kind, one of what has been pooled."""
+    layers = [
+        Layer(nn.Identity(), None, nn.Sequential(nn.MaxPool2d((1, 2)), Normalise("layer"))),
+        Layer(nn.Conv2d(2, 4, 3), nn.ReLU(), Normalise()),
+        Layer(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Sequential(nn.AvgPool2d(2), Normalise("layer"))),
+        Layer(nn.Linear(24, 8), nn.ReLU(), nn.Sequential(nn.Flatten(), Normalise("l2"))),
+        Layer(nn.Linear(8, CLASSES), None, Normalise()),
+    ]
+    return Network(layers), (2, 6, 16)
+
+
+NETWORKS = {"mlp": mlp, "conv": conv, "depthwise": depthwise, "residual": residual, "normed": normed}
 
 
 def made(kind, integer=False, **options):
@@ -78,8 +91,10 @@ def made(kind, integer=False, **options):
 
 
 def ruled(network, x, name, **options):
-    """A rule of a name; PEPITA's modulation strong enough to be seen."""
-    return rule_class(name)(network, x, **({"feedback_scale": 0.3} | options if "pepita" in name else options))
+    """A rule of a name; PEPITA's modulation strong enough to be seen, heads that learn fast, by plain SGD as in C."""
+    own = {"local_heads": {"head_rate": 0.3, "head_momentum": 0.0, "decay": 0.05, "cells": 3}}.get(name, {})
+    own = {"feedback_scale": 0.3} if "pepita" in name else own
+    return rule_class(name)(network, x, **(own | options))
 
 
 def exported(network, x, y, rule, path, **options):
@@ -89,10 +104,15 @@ def exported(network, x, y, rule, path, **options):
     return planned, Host(path, "-O0")
 
 
-def trained(rule, x, y, rate):
-    """A copy of the rule's network after one step a sample in torch; the rule's own stays as it is."""
+def stepped(rule, x, y, rate):
+    """A copy of the rule after one step a sample in torch; it stays as it is."""
     rule = copy.deepcopy(rule).eval()
     InPlaceSGD(rule.network, lr=rate)
     for i in range(len(x)):
         rule(x[i : i + 1], y[i : i + 1])
-    return rule.network
+    return rule
+
+
+def trained(rule, x, y, rate):
+    """The network of `stepped`."""
+    return stepped(rule, x, y, rate).network

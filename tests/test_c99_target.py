@@ -6,7 +6,7 @@ from benchmarks import device
 from edgepep import ExportError, export, load
 from edgepep.c99 import boards
 from edgepep.c99.host import compiler
-from tests.c99_networks import RULES, exported, made, ruled
+from tests.c99_networks import NETWORKS, RULES, exported, made, ruled
 from tests.test_cli import refused, run  # noqa: F401
 
 compiled = pytest.mark.skipif(
@@ -85,7 +85,7 @@ def test_a_board_makes_the_same_weights(kind, integer, tmp_path):
 @emulated
 @pytest.mark.parametrize("integer", [False, True])
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("kind", ["mlp", "conv", "depthwise", "residual"])
+@pytest.mark.parametrize("kind", NETWORKS)
 def test_all_boards_make_the_same_weights_in_100_steps(kind, name, integer, tmp_path):
     network, x, y = made(kind, integer)
     planned, _ = exported(network, x, y, ruled(network, x, name), tmp_path / "c")
@@ -106,6 +106,7 @@ def test_what_does_not_fit_a_board_is_said(tmp_path):
 def test_in_int8_a_device_learns_more_than_its_readout():
     found = device.accuracy(seeds=(0,))["percent"]
     assert found["pepita"][0] > max(90, found["last_layer"][0] + 3), found
+    assert found["local_heads"][0] > max(95, found["pepita"][0]), found
 
 
 @pytest.mark.slow

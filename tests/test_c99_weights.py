@@ -145,9 +145,10 @@ def test_wrong_calls_change_nothing(tmp_path):
 
 @compiled
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_no_layer_learns_by_drtp_from_what_is_not_finite(value, tmp_path):
+@pytest.mark.parametrize("name", ["drtp", "local_heads"])
+def test_no_layer_learns_at_once_from_what_is_not_finite(name, value, tmp_path):
     network, x, y = made("conv")
-    _, host = exported(network, x, y, ruled(network, x, "drtp"), tmp_path / "c")
+    _, host = exported(network, x, y, ruled(network, x, name), tmp_path / "c")
     kept, sample = host.save(), x[0].clone()
     sample.view(-1)[7] = value
     with pytest.raises(ExportError, match="finite"):

@@ -25,13 +25,14 @@ def small():
 
 
 @pytest.mark.parametrize("credit", ["derivative", "second_pass"])
+@pytest.mark.parametrize("storage", ["float", "seed"])
 @pytest.mark.parametrize("feedback", FEEDBACK)
-def test_two_steps_are_the_equations(feedback, credit, small):
+def test_two_steps_are_the_equations(feedback, storage, credit, small):
     network, x, target = small
-    options = {"head_rate": 0.3, "head_momentum": 0.5, "decay": 0.1, "strength": 0.2}
+    options = {"head_rate": 0.3, "head_momentum": 0.5, "decay": 0.1, "strength": 0.2, "storage": storage}
     rule = LocalHeads(network, x, feedback=feedback, credit=credit, **options)
     head, y = rule.heads["0"], one_hot(target, 2).double()
-    back = (head.gap if feedback == "kolen_pollack" else head.feedback()).clone()
+    back = (head.feedback() if head.feedback is not None else head.gap).clone()
     v = back.clone() if feedback == "fixed" else torch.zeros_like(back)
     velocity, kept = torch.zeros_like(v), 0.9 if feedback == "kolen_pollack" else 1.0
     w1, w2 = (layer.synapses.weight.detach().clone() for layer in network.chain)
@@ -50,7 +51,7 @@ def test_two_steps_are_the_equations(feedback, credit, small):
             v = kept * v - 0.3 * velocity
         if feedback == "kolen_pollack":
             back = kept * back - 0.3 * velocity
-            close(head.weights + head.gap, back)
+            close(head.way(), back)
         close(network.chain[0].synapses.weight.detach(), w1)
         close(network.chain[1].synapses.weight.detach(), w2)
 
@@ -147,6 +148,23 @@ def test_a_head_drawn_from_its_seed_stores_nothing():
     assert costs.macs
 
 
+@pytest.mark.parametrize("storage", ["int8", "sign", "seed"])
+def test_a_mirror_keeps_one_number_beside_the_head(storage):
+    network = make_network()
+    x, target = make_batch("mlp")
+    rule = LocalHeads(network, x, decay=0.05, storage=storage)
+    InPlaceSGD(network, 0.05)
+    head = rule.heads["0"]
+    assert not torch.equal(head.way(), head.weights)
+    for _ in range(100):
+        rule(x, target)
+    assert float(head.left) == pytest.approx(0.95**100, rel=1e-5)
+    torch.testing.assert_close(head.way(), head.weights, atol=0.01, rtol=0)
+    again = LocalHeads(make_network(), x, decay=0.05, storage=storage)
+    again.heads.load_state_dict(rule.heads.state_dict())
+    assert torch.equal(again.heads["0"].way(), head.way())
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -155,7 +173,7 @@ def test_a_head_drawn_from_its_seed_stores_nothing():
         ({"pool": "min"}, "pool"),
         ({"cells": 0}, "cells"),
         ({"strength": 0.0}, "strength"),
-        ({"storage": "seed"}, "storage"),
+        ({"storage": "int4"}, "storage"),
     ],
 )
 def test_refuses_options_that_cannot_be(options, said):

@@ -28,7 +28,7 @@ def backprop(stages: Sequence[Stage]) -> Schedule:
             f"layer {resting[0]} rests above one that learns; in C the error goes down through layers that learn only."
         )
     read = {source for stage in stages if stage.kind != "sum" for source in stage.sources}
-    walk = Pass(schedule, "h", kept=read | {stage.index for stage in stages if stage.relu})
+    walk = Pass(schedule, "h", kept=read | {stage.index for stage in stages if stage.relu}, whole=True)
     pres = [walk.run(stage, schedule.input) for stage in stages]
     logits = pres[-1][1]
     error = Value("e", logits.size, logits)

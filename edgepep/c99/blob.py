@@ -1,7 +1,8 @@
 """Weights of a device as one block of bytes with a checksum, to and from a network in torch.
 
 Little-endian 32-bit words: "EPC1", version, checksum of the network's table, updates made, number of values; the
-values, layer by layer: the scale of codes, the weights or codes (four to a word), the bias; then a CRC-32 of all.
+values, layer by layer: the scale of codes, the weights or codes (four to a word), the bias, and of a head what its
+feedback is drawn with and its weights; then a CRC-32 of all.
 """
 
 from __future__ import annotations
@@ -15,16 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgepep.c99.table import Stage, stages
+from edgepep.c99.heads import take
+from edgepep.c99.table import Stage, stages, with_heads
 from edgepep.errors import ExportError
 from edgepep.network import Network
+from edgepep.rule import Rule
 
 MAGIC, VERSION, HEADER = int.from_bytes(b"EPC1", "little"), 2, 5
 """Version 1 counted the updates since the export alone; codes need them all, by which their random bits are drawn."""
 
 
 def values(stage: Stage) -> bytes:
-    """What a blob holds of one layer."""
+    """What a blob holds of one layer, its head after it."""
+    return layer_values(stage) + b"".join(_bytes(n) for n in (stage.head.numbers if stage.head else ()))
+
+
+def layer_values(stage: Stage) -> bytes:
+    """What a blob holds of one layer itself."""
     if stage.weight is None:
         return b""
     parts: list[bytes] = []
@@ -39,10 +47,11 @@ def values(stage: Stage) -> bytes:
 
 def network_word(chain: Sequence[Stage]) -> int:
     """Checksum of all that weights have to fit: kinds, shapes, connections and precision of the layers."""
-    table = [
+    table: list[tuple[object, ...]] = [
         (s.kind, s.sources, s.pools, s.in_shape, s.out_shape, s.relu, s.bits, s.bias is not None, _geometry(s))
         for s in chain
     ]
+    table += [(s.index, *s.head.geometry) for s in chain if s.head is not None]
     return zlib.crc32(repr(table).encode())
 
 
@@ -58,19 +67,20 @@ def pack(chain: Sequence[Stage]) -> bytes:
     return head + body + struct.pack("<I", zlib.crc32(head + body))
 
 
-def write(network: Network, example: Tensor, path: Path | str) -> None:
-    """Write a network's weights as a blob, for a device that runs the same network."""
-    Path(path).write_bytes(pack(stages(network, example)))
+def write(network: Network, example: Tensor, path: Path | str, rule: Rule | None = None) -> None:
+    """Write a network's weights as a blob, and those of a rule's heads, for a device that runs the same."""
+    Path(path).write_bytes(pack(with_heads(stages(network, example), rule)))
 
 
 @torch.no_grad()
-def read(network: Network, example: Tensor, blob: bytes | Path | str) -> int:
+def read(network: Network, example: Tensor, blob: bytes | Path | str, rule: Rule | None = None) -> int:
     """Put the weights of a blob into a network, in place; all of them, or none if it is refused.
 
     Args:
         network: of the same layers as on the device, its precision included.
         example: one batch of inputs [batch, ...], for the shapes.
         blob: its bytes, or the file that holds them.
+        rule: what it was exported with, if that has heads (`local_heads`), which the blob holds too.
 
     Returns:
         Training steps that the device has made beyond the network's own.
@@ -80,7 +90,7 @@ def read(network: Network, example: Tensor, blob: bytes | Path | str) -> int:
 
     """
     content = blob if isinstance(blob, bytes) else Path(blob).read_bytes()
-    chain = stages(network, example)
+    chain = with_heads(stages(network, example), rule)
     steps, at = checked(content, chain) - updates(chain), 4 * HEADER
     for stage in chain:
         own: Any = network.chain[stage.index].synapses
@@ -96,6 +106,12 @@ def read(network: Network, example: Tensor, blob: bytes | Path | str) -> int:
         if stage.bias is not None:
             own.bias.copy_(_tensor(content, at, stage.bias))
             at += 4 * stage.bias.numel()
+        numbers: list[Tensor] = []
+        for like in stage.head.numbers if stage.head is not None else ():
+            numbers.append(_tensor(content, at, like))
+            at += 4 * like.numel()
+        if rule is not None and stage.head is not None:
+            take(rule, stage.index, numbers)
     return steps
 
 
@@ -115,7 +131,10 @@ def checked(content: bytes, chain: Sequence[Stage]) -> int:
         raise ExportError("the weights are damaged: their checksum is wrong.")
     wanted = sum(len(values(stage)) for stage in chain) // 4
     if network != network_word(chain) or count != wanted:
-        raise ExportError(f"the weights are of another network: {count} values, where this one has {wanted}.")
+        raise ExportError(
+            f"the weights are of another network: {count} values, where this one has {wanted}. A device "
+            "under local_heads keeps its heads too: read them together with the rule."
+        )
     return int(steps) + (updates(chain) if version == 1 else 0)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from edgepep import noise
 from edgepep.errors import ExportError
-from edgepep.feedback import Feedback
+from edgepep.feedback import Feedback, key_of
 from edgepep.rule import Rule
 
 
@@ -33,9 +33,9 @@ def drawn(rule: Rule) -> dict[str, Drawn]:
         if given != value:
             raise ExportError(f"the rule has {option}={given!r}; in C it is {value!r}.")
     if hasattr(known, "projection"):
-        return {"F": _drawn(known.projection)}
+        return {"F": drawn_by(known.projection)}
     maps = getattr(known, "feedback", None)
-    return {f"D{i}": _drawn(own) for i, own in maps.items()} if isinstance(maps, nn.ModuleDict) else {}
+    return {f"D{i}": drawn_by(own) for i, own in maps.items()} if isinstance(maps, nn.ModuleDict) else {}
 
 
 _PLAIN = {
@@ -50,7 +50,13 @@ _PLAIN = {
 """Options of rules, and their values in C."""
 
 
-def _drawn(own: nn.Module) -> Drawn:
+def drawn_by(own: nn.Module) -> Drawn:
+    """Find how one tensor of feedback is drawn.
+
+    Raises:
+        ExportError: if it is not drawn from its seed.
+
+    """
     if not isinstance(own, Feedback) or own.storage not in ("float", "seed"):
         kept = own.storage if isinstance(own, Feedback) else type(own).__name__
         raise ExportError(
@@ -58,7 +64,7 @@ def _drawn(own: nn.Module) -> Drawn:
         )
     if getattr(own, "wanted", None):
         raise ExportError("the strength of the modulation has not been reached yet: train the rule for a step first.")
-    key = noise.key(own.seed, 0xF, *([own.place] if own.place else []))
+    key = key_of(own.seed, own.place)
     return Drawn(int(key) % 2**32, _bound(own, key))
 
 

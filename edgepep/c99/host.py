@@ -15,7 +15,7 @@ from edgepep.errors import ExportError
 
 FLAGS = ("-std=c99", "-ffp-contract=off", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
 """What the Makefile uses too, with -O2."""
-SOURCES = ("model.c", "weights.c", "ep_kernels.c", "ep_learn.c", "ep_back.c", "ep_blob.c")
+SOURCES = ("model.c", "weights.c", "ep_kernels.c", "ep_learn.c", "ep_heads.c", "ep_back.c", "ep_blob.c")
 
 
 def compiler() -> str | None:

@@ -17,11 +17,20 @@ class Pass:
         name: with which its values' names begin.
         kept: layers whose answers must not be written over; all of what they read stays too.
         until: the layer after which the pass stops.
+        whole: nothing is written over that is between the parts of a preparation.
 
     """
 
-    def __init__(self, schedule: Schedule, name: str, kept: Collection[int] = (), until: int | None = None) -> None:
-        self.schedule, self.name, self.kept = schedule, name, kept
+    def __init__(
+        self,
+        schedule: Schedule,
+        name: str,
+        kept: Collection[int] = (),
+        until: int | None = None,
+        *,
+        whole: bool = False,
+    ) -> None:
+        self.schedule, self.name, self.kept, self.whole = schedule, name, kept, whole
         self.posts: dict[int, Value] = {}
         last = len(schedule.stages) - 1 if until is None else until
         self.last_use = {s: stage.index for stage in schedule.stages[: last + 1] for s in stage.sources}
@@ -31,14 +40,13 @@ class Pass:
         pre = self.summed(stage) if stage.sources else x
         assert pre is not None  # the first layer is given x
         for i, pool in enumerate(stage.pools):
-            free = pre not in self.posts.values() or self._free(stage)
+            free = (pre not in self.posts.values() and not self.whole) or self._free(stage)
             name, size = f"{self.name}{stage.index}_pool{i or ''}", prod(pool.out_shape)
+            pooled = Value(name, size, pre if free and pool.in_place else None)
             if pool.kind == "round":
-                pooled = Value(name, size, pre if free else None)
                 grid = (f"{float(pool.scale).hex()}f", *(f"{bound:.1f}f" for bound in pool.bounds))
                 self.schedule.call("ep_round", str(size), pre, pooled, *grid)
             else:
-                pooled = Value(name, size)
                 self.schedule.call(f"ep_{pool.kind}", f"&pool_{stage.index}_{i}", pre, pooled)
             pre = pooled
         return pre

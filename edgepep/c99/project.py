@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from edgepep.c99 import layout, source
 from edgepep.c99 import samples as given
-from edgepep.c99 import source
 from edgepep.c99.feedback import Drawn, drawn
 from edgepep.c99.rules import RULES, inference
 from edgepep.c99.schedule import Arena, Schedule, arranged
-from edgepep.c99.table import Stage, stages
+from edgepep.c99.table import Stage, stages, with_heads
 from edgepep.errors import ExportError
 from edgepep.folders import EXPORT
 from edgepep.folding import folded
@@ -52,7 +52,7 @@ class Plan:
     @property
     def weights(self) -> int:
         """Bytes of the weights that learn, which are in RAM."""
-        return source.learned(self.stages, self.learn is not None)
+        return layout.learned(self.stages, self.learn is not None)
 
     @property
     def ram(self) -> int:
@@ -118,6 +118,7 @@ def plan(
             raise ExportError("the rule last_layer trains several layers; in C it trains one, or take backprop.")
         chain = [replace(stage, learns=stage.learns and stage is chain[-1]) for stage in chain]
     factor = [*factors(network, rates or {}).values()]
+    chain = with_heads(chain, rule)
     chain = [replace(stage, learns=stage.learns and factor[stage.index] > 0) for stage in chain]
     if rule is not None:
         _refuse_halves(network)

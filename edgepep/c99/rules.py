@@ -1,8 +1,9 @@
-"""Training steps as schedules, for one sample: PEPITA, MEMPEPITA, DFA, DRTP, the last layer alone; no error chain.
+"""Training steps as schedules, for one sample: PEPITA, MEMPEPITA, DFA, DRTP, local heads, the last layer; no chain.
 
 What is fused: the second pass of a layer, its update and the release of its answer are one call, unit after unit, so
 that the second answer is written over the first. The last layer's second answer is not needed, and not computed.
-DFA's credits are written over the answers that they are of. DRTP keeps nothing but what the next layer reads.
+DFA's credits are written over the answers that they are of. DRTP and local heads keep nothing but what the next layer
+reads.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from edgepep.c99.backward import backprop
+from edgepep.c99.heads import Head
 from edgepep.c99.passes import Pass
 from edgepep.c99.schedule import FINITE, Schedule, Value
 from edgepep.c99.table import Stage
@@ -34,7 +36,7 @@ def pepita(stages: Sequence[Stage]) -> Schedule:
     """Two passes; the answers of hidden layers that learn are kept from the first to the second."""
     schedule = Schedule(stages)
     hidden = [stage.index for stage in stages[:-1] if stage.learns]
-    first = Pass(schedule, "h", kept=hidden)
+    first = Pass(schedule, "h", kept=[*hidden, *_modulated_again(stages)])
     start = first.read(stages[0], schedule.input)
     for stage in stages:
         pre = start if stage.index == 0 else first.read(stage)
@@ -58,7 +60,7 @@ def mempepita(stages: Sequence[Stage]) -> Schedule:
     schedule = Schedule(stages)
     hidden = [stage.index for stage in stages[:-1] if stage.learns]
     top = max(hidden, default=-1)
-    walk = Pass(schedule, "h")
+    walk = Pass(schedule, "h", kept=_modulated_again(stages))
     start = walk.read(stages[0], schedule.input)
     for stage in stages:
         logits = walk.answer(stage, start if stage.index == 0 else walk.read(stage))
@@ -116,6 +118,37 @@ def drtp(stages: Sequence[Stage]) -> Schedule:
     return schedule
 
 
+def local_heads(stages: Sequence[Stage]) -> Schedule:
+    """One pass, in which each layer learns from its own head's error as soon as it has answered; so does the head."""
+    schedule = Schedule(stages)
+    walk = Pass(schedule, "h")
+    schedule.call(FINITE, str(schedule.input.size), schedule.input)
+    for stage in stages:
+        pre, h = walk.run(stage, schedule.input)
+        if stage.learns and stage.head is not None:
+            _by_head(schedule, stage, stage.head, pre, h)
+    _learn_last(schedule, stages, pre, _error(schedule, h))
+    return schedule
+
+
+def _by_head(schedule: Schedule, stage: Stage, head: Head, pre: Value, h: Value) -> None:
+    i, pooled = stage.index, h
+    own = f"&head_{i}"
+    if head.size < h.size:
+        pooled = Value(f"p{i}", head.size)
+        schedule.call(f"ep_{'max' if head.largest else 'mean'}_pool", f"{own}.pool", h, pooled)
+    error = Value(f"e{i}", head.classes)
+    schedule.call("ep_head_error", own, pooled, "target", error)
+    schedule.call(FINITE, str(h.size), h)
+    schedule.call(FINITE, str(error.size), error)
+    room = [Value(f"room{i}", h.size // stage.out_shape[0] + head.cells)] if stage.kind == "conv" else []
+    given: list[Value | str] = [pre, h, *([pooled] if room else []), error, f"rate_{i}", NEXT, *room]
+    passes = 2 if head.strength and stage.relu else 1  # the current is asked for again where ReLU cut it off, at most
+    schedule.call(f"ep_{stage.kind}_head", f"&layer_{i}", own, *given, macs=passes * stage.macs + head.macs)
+    if head.weights is not None:
+        schedule.call("ep_head_learn", own, pooled, error)
+
+
 def last_layer(stages: Sequence[Stage]) -> Schedule:
     """One pass, then the last layer by its own error."""
     schedule = Schedule(stages)
@@ -124,6 +157,11 @@ def last_layer(stages: Sequence[Stage]) -> Schedule:
         pre, logits = walk.run(stage, schedule.input)
     _learn_last(schedule, stages, pre, _error(schedule, logits))
     return schedule
+
+
+def _modulated_again(stages: Sequence[Stage]) -> list[int]:
+    """A first layer that only prepares the input, whose answer PEPITA modulates after the first pass."""
+    return [0] if stages[0].kind == "sum" else []
 
 
 def _error(schedule: Schedule, logits: Value) -> Value:
@@ -170,6 +208,7 @@ RULES: dict[str, Callable[[Sequence[Stage]], Schedule]] = {
     "mempepita": mempepita,
     "dfa": dfa,
     "drtp": drtp,
+    "local_heads": local_heads,
     "last_layer": last_layer,
     "frozen_hidden": last_layer,
     "backprop": backprop,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -11,47 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from edgepep import noise
+from edgepep.c99.heads import Head, heads
+from edgepep.c99.preparation import Pair, Pool, Shape, pools
 from edgepep.errors import ExportError
-from edgepep.fakequant import frozen
 from edgepep.integer_weights import IntegerWeights
 from edgepep.layer import Layer
 from edgepep.network import Network
 from edgepep.neurons.dropout import Dropout
-from edgepep.synapses import PaddedConv2d, Quantiser
-
-Shape = tuple[int, int, int]
-"""Channels, height, width; (features, 1, 1) of what is flat."""
-Pair = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Pool:
-    """What prepares a layer's input: pooling of windows that touch but do not overlap, or rounding to a grid."""
-
-    kind: str
-    """"max_pool", "mean_pool" or "round"."""
-    shape: Shape
-    window: Pair = (1, 1)
-    scale: float = 0.0
-    """Of a grid."""
-    bounds: tuple[float, float] = (0.0, 0.0)
-    """The grid's codes."""
-
-    @property
-    def out_shape(self) -> Shape:
-        """Shape of its answer."""
-        channels, height, width = self.shape
-        return channels, height // self.window[0], width // self.window[1]
+from edgepep.rule import Rule
+from edgepep.synapses import PaddedConv2d
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One layer of the network: pools, then synapses of one kind, then ReLU or nothing."""
+    """One layer of the network: what prepares its input, then synapses of one kind, then ReLU or nothing."""
 
     index: int
     name: str
     kind: str
-    """"dense", "conv" or "sum", which has no synapses."""
+    """"dense", "conv" or "sum", which has no synapses; so has a first layer that only prepares the input."""
     sources: tuple[int, ...]
     pools: tuple[Pool, ...]
     in_shape: Shape
@@ -74,6 +52,8 @@ class Stage:
     """Zeros above and left; those below and right follow from the shapes."""
     dilation: Pair = (1, 1)
     groups: int = 1
+    head: Head | None = None
+    """What its own error comes from, under `local_heads`."""
 
     @property
     def size(self) -> int:
@@ -123,17 +103,25 @@ def stages(network: Network, example: Tensor) -> list[Stage]:
     return found
 
 
+def with_heads(chain: Sequence[Stage], rule: Rule | None) -> list[Stage]:
+    """The same layers, those that learn with the heads that a rule gives them."""
+    found = heads(rule)
+    return [replace(stage, head=found.get(stage.index) if stage.learns else None) for stage in chain]
+
+
 def _stage(i: int, layer: Layer, sources: tuple[int, ...], given: Shape, answered: Shape) -> Stage:
-    pools = tuple(_pools(layer, given))
-    shape = pools[-1].out_shape if pools else given
+    prepared = tuple(pools(layer, given))
+    shape = prepared[-1].out_shape if prepared else given
     if any(type(m) is nn.Flatten for m in layer.prepare.modules()):
         shape = (prod(shape), 1, 1)
     own: Any = layer.synapses
-    common: dict[str, Any] = {"sources": sources, "pools": pools, "relu": _relu(layer), "out_shape": answered}
+    common: dict[str, Any] = {"sources": sources, "pools": prepared, "relu": _relu(layer), "out_shape": answered}
     if type(own) is nn.Identity:
-        if len(sources) < 2 or pools:
+        first = not sources and not common["relu"]
+        if not first and (len(sources) < 2 or prepared):
             raise ExportError(
-                f"layer {layer.name} has no synapses; in C it must be the plain sum of two or more layers."
+                f"layer {layer.name} has no synapses; in C it must be the plain sum of two or more layers, or the "
+                "first, without neurons."
             )
         return Stage(i, layer.name, "sum", in_shape=shape, learns=False, **common)
     kind = type(own)
@@ -182,48 +170,6 @@ def _geometry(name: str, own: Any) -> dict[str, Any]:
     return {**values, "groups": own.groups}
 
 
-def _pools(layer: Layer, shape: Shape) -> Iterator[Pool]:
-    inside = {
-        inner for m in layer.prepare.modules() if isinstance(m, Quantiser) for inner in m.modules() if inner is not m
-    }
-    for module in [m for m in layer.prepare.modules() if m not in inside]:
-        if isinstance(module, (nn.Sequential, nn.Identity, nn.Flatten)):
-            continue
-        if isinstance(module, Quantiser):
-            pool = _grid(layer.name, module, shape)
-        else:
-            window = _window(layer.name, module, shape)
-            pool = Pool("max_pool" if isinstance(module, nn.MaxPool2d) else "mean_pool", shape, window)
-        yield pool
-        shape = pool.out_shape
-
-
-def _grid(name: str, module: Quantiser, shape: Shape) -> Pool:
-    found = frozen(module.quantise)
-    if found is None or found[0].rounding != "round_":
-        raise ExportError(
-            f"layer {name}: the grid of its {type(module.quantise).__name__} is not known, or not calibrated."
-        )
-    grid, scale = found
-    return Pool("round", shape, scale=scale, bounds=(grid.low, grid.high))
-
-
-def _window(name: str, module: nn.Module, shape: Shape) -> Pair:
-    if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
-        return shape[1:]
-    if not isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
-        raise ExportError(
-            f"layer {name} is prepared by {type(module).__name__}; in C there are flatten, max and mean pooling."
-        )
-    window, stride = _pair(module.kernel_size), _pair(module.stride)
-    plain = _pair(module.padding) == (0, 0) and not module.ceil_mode and _pair(getattr(module, "dilation", 1)) == (1, 1)
-    if window != stride or not plain or (getattr(module, "divisor_override", None) or 0):
-        raise ExportError(
-            f"layer {name}: {module} has overlapping, padded or uneven windows; in C they are plain and side by side."
-        )
-    return window
-
-
 def _relu(layer: Layer) -> bool:
     answers = [
         m for m in layer.neurons.modules() if not isinstance(m, (nn.Sequential, nn.Identity, Dropout, nn.Dropout))
@@ -235,10 +181,6 @@ def _relu(layer: Layer) -> bool:
             "nothing learns and it follows plain weights, into which it goes."
         )
     return bool(answers)
-
-
-def _pair(value: Any) -> Pair:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _shape(sample: Tensor) -> Shape:

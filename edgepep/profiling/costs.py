@@ -151,6 +151,8 @@ def _make(
     options: dict[str, object] = {"checkpoints": True} if rule == CHECKPOINTED else {}
     if seeded and "storage" in rule_options(rule_class(name)):
         options["storage"] = "seed"
+    if not momentum and "head_momentum" in rule_options(rule_class(name)):
+        options["head_momentum"] = 0.0
     network = subject.network(name)
     network.freeze(*frozen)
     made = subject.rule(network, name, options)

@@ -25,7 +25,7 @@ _TITLES = (
     ("insn", 6),
     ("same", 5),
 )
-_HEAD = f"{'rule':<11}{'':<5}" + "".join(f"{title:>{width}}" for title, width in _TITLES)
+_HEAD = f"{'rule':<12}{'':<5}" + "".join(f"{title:>{width}}" for title, width in _TITLES)
 
 
 def page(model: str, part: Device | None, file: Path = DEVICE) -> str:
@@ -84,7 +84,7 @@ def _row(run: Run, others: list[Run], part: Device | None) -> str:
         "yes" if same else "NO",
     )
     cells = "".join(f"{value:>{width}}" for value, (_, width) in zip(values, _TITLES, strict=True))
-    row = f"{run['rule']:<11}{run['precision']:<5}{cells}"
+    row = f"{run['rule']:<12}{run['precision']:<5}{cells}"
     return row if part is None else f"{row}  {'fits' if _fits(run, part) else 'no'}"
 
 

@@ -40,7 +40,8 @@ class LocalHeads(Rule):
         decay: share of head and feedback that is lost at every step, from 0 to 1; "kolen_pollack" only.
         feedback_scale: first B, and a fixed head, are uniform on +-feedback_scale / sqrt(values that a head reads).
         strength: of a second pass.
-        storage: how a "random" B or a "fixed" head is kept: "float", "int8", "sign", or not at all: "seed".
+        storage: how is kept what is drawn, B or a "fixed" head: "float", "int8", "sign", or not at all: "seed". With
+            "kolen_pollack" it is what B has beside V, which decays: unless "float", by one number for all of it.
         seed: of what is drawn.
 
     Raises:
@@ -79,8 +80,6 @@ class LocalHeads(Rule):
         within("decay", decay, 0.0, 1.0)
         if not 0 < strength < float("inf"):
             raise EdgepepError(f"strength is {strength}; it must be above 0.")
-        if feedback == "kolen_pollack" and storage != "float":
-            raise EdgepepError(f"storage is {storage!r}, but feedback {feedback!r} changes, and is kept in floats.")
         self.strength, self.second = strength, credit == "second_pass"
         if self.second:
             self.traits = self.traits._replace(passes="1 forward, each layer's neurons again", non_local="label")
@@ -157,26 +156,32 @@ class Head(nn.Module):
     weights: Tensor
     velocity: Tensor
     gap: Tensor
+    left: Tensor
 
     def draw(
         self, feedback: str, decay: float, scale: float, storage: Storage, seed: int, place: int, like: Tensor
     ) -> None:
         """Make the weights and the feedback [classes, *pooled answer]."""
         features = torch.Size(self.shape[1:]).numel()
+        self.seed, self.place = seed, place
         drawn = Feedback((self.shape[0], features), scale * features**-0.5, seed, place, like, storage)
-        self.decay, self.fixed = decay if feedback == "kolen_pollack" else 0.0, feedback == "fixed"
-        self.feedback = drawn if feedback != "kolen_pollack" else None
+        self.mirrors, self.fixed = feedback == "kolen_pollack", feedback == "fixed"
+        self.decay = decay if self.mirrors else 0.0
+        self.feedback = drawn if not self.mirrors or storage != "float" else None
         if not self.fixed:
             self.register_buffer("weights", torch.zeros_like(drawn()))
-            self.register_buffer("velocity", torch.zeros_like(drawn()))
+            if self.momentum:
+                self.register_buffer("velocity", torch.zeros_like(drawn()))
         if self.feedback is None:  # as rules.kolen_pollack keeps it
             self.register_buffer("gap", drawn().clone())
+        elif self.mirrors:
+            self.register_buffer("left", torch.ones((), dtype=like.dtype, device=like.device))
 
     def forward(self, h: Tensor, target: Tensor) -> Tensor:
         """Credit of an answer h [batch, ...]; the head learns on the way."""
         pooled = through(self.pool, h)
         p = pooled.flatten(1)
-        back = self.weights + self.gap if self.feedback is None else self.feedback()
+        back = self.way()
         error = output_error(p @ (back if self.fixed else self.weights).t(), target)
         credit = self.back(h, pooled, (error @ back).view(pooled.shape))
         if not self.fixed:
@@ -184,13 +189,21 @@ class Head(nn.Module):
                 self.learn(p, error)
         return credit
 
+    def way(self) -> Tensor:
+        """The feedback [classes, values that are read]."""
+        if not self.mirrors:
+            drawn: Tensor = self.feedback()  # type: ignore[misc]
+            return drawn
+        return self.weights + (self.gap if self.feedback is None else self.feedback() * self.left)
+
     def learn(self, p: Tensor, error: Tensor) -> None:
         """Change the weights, and what becomes equal to them."""
-        self.velocity.mul_(self.momentum).addmm_(error.t(), p / p.shape[0])
+        share = p / p.shape[0]
+        step = self.velocity.mul_(self.momentum).addmm_(error.t(), share) if self.momentum else error.t() @ share
         if self.decay:
             self.weights.mul_(1 - self.decay)
-            self.gap.mul_(1 - self.decay)
-        self.weights.sub_(self.velocity, alpha=self.rate)
+            (self.gap if self.feedback is None else self.left).mul_(1 - self.decay)
+        self.weights.sub_(step, alpha=self.rate)
 
     def back(self, h: Tensor, pooled: Tensor, credit: Tensor) -> Tensor:
         """Credit of the pooled answer, taken back to h: to each window's largest value, or to all in equal parts."""

@@ -4,8 +4,8 @@
  *     int said = ep_infer(x, EP_INPUTS);             a class, or a negative status
  *     int said = ep_learn(x, EP_INPUTS, label, rate) one step of training on one sample; the class said before it
  *
- * A call that returns a negative status has changed nothing; but DRTP's hidden layers learn before the answer is known, and
- * may have when that is not finite. */
+ * A call that returns a negative status has changed nothing; but under DRTP and local heads hidden layers learn before
+ * the answer is known, and may have when that is not finite. */
 #ifndef EDGEPEP_H
 #define EDGEPEP_H
 

@@ -135,6 +135,37 @@ void ep_mean_pool_back(const ep_pool *p, const float *x, const float *delta, con
             }
 }
 
+/* Through y = (x - mean) * factor: delta without its share along y, and without its mean if the values were centred. */
+static void normalised(const ep_pool *p, const float *x, const float *delta, const float *more, float *credit, int relu,
+                       int centred, int l2)
+{
+    const ep_norm n = ep_norm_of(p, x, centred, l2);
+    const float mean = centred ? ep_total(delta, n.size) * n.share : 0.0f;
+    float along = 0.0f;
+    for (uint32_t i = 0; i < n.size; i++)
+        along += delta[i] * ((x[i] - n.mean) * n.factor);
+    along *= n.share;
+    for (uint32_t i = 0; i < n.size; i++) {
+        const float y = (x[i] - n.mean) * n.factor;
+        credit[i] = passed(x[i], n.factor * (delta[i] - mean - y * along), more, i, relu);
+    }
+}
+
+void ep_rms_norm_back(const ep_pool *p, const float *x, const float *delta, const float *more, float *credit, int relu)
+{
+    normalised(p, x, delta, more, credit, relu, 0, 0);
+}
+
+void ep_l2_norm_back(const ep_pool *p, const float *x, const float *delta, const float *more, float *credit, int relu)
+{
+    normalised(p, x, delta, more, credit, relu, 0, 1);
+}
+
+void ep_layer_norm_back(const ep_pool *p, const float *x, const float *delta, const float *more, float *credit, int relu)
+{
+    normalised(p, x, delta, more, credit, relu, 1, 0);
+}
+
 void ep_gate(uint32_t size, const float *x, const float *delta, const float *more, float *credit, int relu)
 {
     for (uint32_t i = 0; i < size; i++)

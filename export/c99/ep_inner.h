@@ -10,14 +10,19 @@ static inline float ep_nearest(float x)
     return (x + 12582912.0f) - 12582912.0f;
 }
 
-/* What a unit answers to the sum of its weights times its input. */
-static inline float ep_answer(const ep_layer *l, float sum, uint32_t unit)
+/* A unit's current, from the sum of its weights times its input. */
+static inline float ep_current(const ep_layer *l, float sum, uint32_t unit)
 {
 #if EP_INT8
     sum *= *l->scale;
 #endif
-    if (l->bias)
-        sum += l->bias[unit];
+    return l->bias ? sum + l->bias[unit] : sum;
+}
+
+/* What a unit answers to that sum. */
+static inline float ep_answer(const ep_layer *l, float sum, uint32_t unit)
+{
+    sum = ep_current(l, sum, unit);
     return l->relu && sum < 0.0f ? 0.0f : sum;
 }
 
@@ -202,6 +207,43 @@ static inline float ep_total(const float *delta, uint32_t size)
     for (uint32_t i = 0; i < size; i++)
         sum += delta[i];
     return sum;
+}
+
+/* Kernel o, by the delta of its map of answers. */
+static inline void ep_change_kernel(const ep_change *c, const ep_layer *l, const float *x, const float *delta,
+                                    uint32_t o)
+{
+    const uint32_t maps = l->channels / l->groups, share = l->out_channels / l->groups;
+    const uint32_t size = (uint32_t)l->height * l->width;
+    uint32_t number = o * maps * l->kernel[0] * l->kernel[1];
+    x += o / share * maps * size;
+    for (uint32_t map = 0; map < maps; map++, x += size)
+        for (int32_t i = 0; i < l->kernel[0]; i++)
+            for (int32_t j = 0; j < l->kernel[1]; j++)
+                ep_move(c, number++, c->factor * ep_met(l, x, delta, i, j));
+    ep_move_bias(c, o, ep_total(delta, (uint32_t)l->out_height * l->out_width));
+}
+
+/* Normalisation of a sample: (x - mean) * factor, where factor makes the mean of its squares 1, or with l2 their sum. */
+typedef struct {
+    float mean, factor, share; /* share: of one value in the mean or the sum */
+    uint32_t size;
+} ep_norm;
+
+static inline ep_norm ep_norm_of(const ep_pool *p, const float *x, int centred, int l2)
+{
+    ep_norm n = {0.0f, 0.0f, 1.0f, (uint32_t)p->channels * p->height * p->width};
+    float power = 0.0f;
+    if (centred)
+        n.mean = ep_total(x, n.size) / (float)n.size;
+    for (uint32_t i = 0; i < n.size; i++)
+        power += (x[i] - n.mean) * (x[i] - n.mean);
+    if (!l2) {
+        power /= (float)n.size;
+        n.share /= (float)n.size;
+    }
+    n.factor = ep_rsqrt(power + 1e-8f);
+    return n;
 }
 
 #endif

@@ -58,6 +58,28 @@ void ep_mean_pool(const ep_pool *p, const float *x, float *y)
             }
 }
 
+static void normalise(const ep_pool *p, const float *x, float *y, int centred, int l2)
+{
+    const ep_norm n = ep_norm_of(p, x, centred, l2);
+    for (uint32_t i = 0; i < n.size; i++)
+        y[i] = (x[i] - n.mean) * n.factor;
+}
+
+void ep_rms_norm(const ep_pool *p, const float *x, float *y)
+{
+    normalise(p, x, y, 0, 0);
+}
+
+void ep_l2_norm(const ep_pool *p, const float *x, float *y)
+{
+    normalise(p, x, y, 0, 1);
+}
+
+void ep_layer_norm(const ep_pool *p, const float *x, float *y)
+{
+    normalise(p, x, y, 1, 0);
+}
+
 void ep_add(uint32_t size, const float *a, const float *b, float *y, int relu)
 {
     for (uint32_t i = 0; i < size; i++) {
@@ -110,6 +132,19 @@ float ep_exp(float x)
         float value;
     } power = {(uint32_t)(n + 127) << 23};
     return sum * power.value;
+}
+
+float ep_rsqrt(float x)
+{
+    /* Newton's steps from a guess by halving the exponent. */
+    union {
+        float value;
+        uint32_t bits;
+    } guess = {x};
+    guess.bits = 0x5F3759DFu - (guess.bits >> 1);
+    for (int i = 0; i < 4; i++)
+        guess.value *= 1.5f - 0.5f * x * guess.value * guess.value;
+    return guess.value;
 }
 
 void ep_output_error(uint32_t size, float *z, uint32_t target)

@@ -31,11 +31,29 @@ typedef struct {
     uint8_t window[2]; /* also the stride */
 } ep_pool;
 
+/* The head of a layer, under local heads: a readout of its answer, pooled by `pool`, and what its error comes back by. */
+typedef struct {
+    ep_pool pool; /* of the answer */
+    uint8_t largest; /* of a window is read, else its mean */
+    uint16_t classes;
+    uint32_t size; /* values that are read */
+    float *weights; /* [classes][size], in RAM; 0: they are drawn, and rest */
+    float *left;  /* in RAM: the bound of what is drawn, which decays; the feedback is that and the weights. 0: it is drawn */
+    uint32_t key;
+    float bound;    /* of what is drawn and stays */
+    float rate;     /* of the head's own learning */
+    float keep;     /* what a step leaves of weights and `left` */
+    float strength; /* of a layer's second answer; 0: f' instead */
+} ep_head;
+
 /* Forward: from x to the answer y; they must not overlap. */
 void ep_dense(const ep_layer *l, const float *x, float *y);
 void ep_conv(const ep_layer *l, const float *x, float *y);
 void ep_max_pool(const ep_pool *p, const float *x, float *y);
 void ep_mean_pool(const ep_pool *p, const float *x, float *y);
+void ep_rms_norm(const ep_pool *p, const float *x, float *y); /* here and in the next two, y may be x */
+void ep_l2_norm(const ep_pool *p, const float *x, float *y);
+void ep_layer_norm(const ep_pool *p, const float *x, float *y);
 void ep_add(uint32_t size, const float *a, const float *b, float *y, int relu); /* y may be a or b */
 void ep_round(uint32_t size, const float *x, float *y, float scale, float low, float high); /* to a grid; y may be x */
 uint32_t ep_largest(uint32_t size, const float *z);
@@ -43,7 +61,8 @@ int ep_finite(uint32_t size, const float *z);
 
 /* The error and where it goes. z becomes softmax(z) - one-hot(target), in place. */
 void ep_output_error(uint32_t size, float *z, uint32_t target);
-float ep_exp(float x); /* for x <= 0, the same bits everywhere */
+float ep_exp(float x);   /* for x <= 0, the same bits everywhere */
+float ep_rsqrt(float x); /* 1 / sqrt(x) for x > 0, the same bits everywhere */
 
 /* y = x - F e, where F [classes][inputs] is drawn from a key and never stored; y may be x. */
 void ep_modulate(uint32_t inputs, uint32_t classes, const float *x, const float *e, float *y, uint32_t key, float bound);
@@ -69,6 +88,17 @@ void ep_dense_aim(const ep_layer *l, const float *x, const float *h, uint32_t ta
 void ep_conv_aim(const ep_layer *l, const float *x, const float *h, uint32_t target, uint32_t key, float bound, float rate,
                  uint32_t step, float *room);
 
+/* Local heads. e = softmax(head of p) - one-hot(target), where p is the layer's answer, pooled. */
+void ep_head_error(const ep_head *h, const float *p, uint32_t target, float *e);
+/* A hidden layer whose answer to x is y: weights -= rate * delta x. delta is the head's credit times f', or the difference
+ * of y and a second answer, to the current minus strength * credit, over the strength. `room` is out_height * out_width
+ * floats and one for each window of a map. */
+void ep_dense_head(const ep_layer *l, const ep_head *h, const float *x, const float *y, const float *e, float rate,
+                   uint32_t step);
+void ep_conv_head(const ep_layer *l, const ep_head *h, const float *x, const float *y, const float *p, const float *e,
+                  float rate, uint32_t step, float *room);
+void ep_head_learn(const ep_head *h, const float *p, const float *e);
+
 /* Backpropagation: weights -= rate * delta x, and the error below, `credit` = (delta through the weights as they were,
  * + `more` if it is not 0), cut off where x <= 0 if `relu`. credit may be x. `room` is out / groups * kernel floats. */
 void ep_dense_back(const ep_layer *l, const float *x, const float *delta, const float *more, float *credit, int relu,
@@ -77,6 +107,9 @@ void ep_conv_back(const ep_layer *l, const float *x, const float *delta, const f
                   float rate, uint32_t step, float *room);
 void ep_max_pool_back(const ep_pool *p, const float *x, const float *delta, const float *more, float *credit, int relu);
 void ep_mean_pool_back(const ep_pool *p, const float *x, const float *delta, const float *more, float *credit, int relu);
+void ep_rms_norm_back(const ep_pool *p, const float *x, const float *delta, const float *more, float *credit, int relu);
+void ep_l2_norm_back(const ep_pool *p, const float *x, const float *delta, const float *more, float *credit, int relu);
+void ep_layer_norm_back(const ep_pool *p, const float *x, const float *delta, const float *more, float *credit, int relu);
 void ep_gate(uint32_t size, const float *x, const float *delta, const float *more, float *credit, int relu);
 
 /* A value of the feedback that a key says: uniform, of 24 bits, the sign among them. */

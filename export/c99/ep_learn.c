@@ -62,25 +62,11 @@ void ep_dense_learn(const ep_layer *l, const float *x, const float *delta, float
     }
 }
 
-/* Kernel o, by the delta of its map of answers. */
-static void change_kernel(const ep_change *c, const ep_layer *l, const float *x, const float *delta, uint32_t o)
-{
-    const uint32_t maps = l->channels / l->groups, share = l->out_channels / l->groups;
-    const uint32_t size = (uint32_t)l->height * l->width;
-    uint32_t number = o * maps * l->kernel[0] * l->kernel[1];
-    x += o / share * maps * size;
-    for (uint32_t map = 0; map < maps; map++, x += size)
-        for (int32_t i = 0; i < l->kernel[0]; i++)
-            for (int32_t j = 0; j < l->kernel[1]; j++)
-                ep_move(c, number++, c->factor * ep_met(l, x, delta, i, j));
-    ep_move_bias(c, o, ep_total(delta, (uint32_t)l->out_height * l->out_width));
-}
-
 void ep_conv_learn(const ep_layer *l, const float *x, const float *delta, float rate, uint32_t step)
 {
     const ep_change change = ep_begin(l, rate, step);
     for (uint32_t o = 0; o < l->out_channels; o++, delta += (uint32_t)l->out_height * l->out_width)
-        change_kernel(&change, l, x, delta, o);
+        ep_change_kernel(&change, l, x, delta, o);
 }
 
 void ep_dense_aim(const ep_layer *l, const float *x, const float *h, uint32_t target, uint32_t key, float bound, float rate,
@@ -108,6 +94,6 @@ void ep_conv_aim(const ep_layer *l, const float *x, const float *h, uint32_t tar
             const float row = ep_feedback(key, target * l->out_channels * answers + at, bound);
             room[p] = l->relu && !(h[at] > 0.0f) ? 0.0f : row;
         }
-        change_kernel(&change, l, x, room, o);
+        ep_change_kernel(&change, l, x, room, o);
     }
 }
