@@ -30,7 +30,7 @@ def test_what_is_kept_was_exact_and_the_same_everywhere():
 def test_the_page():
     page = typed("--executed", "--model", "resnet8", "--device", "stm32f746")
     assert all(len(line) <= 80 for line in page.splitlines())
-    assert "mempepita  fp32" in page
+    assert "mempepita   fp32" in page
     assert "mlp-784-64-10" not in page
     assert "  no" in page
     assert sum(line.endswith("  fits") for line in page.splitlines()) == 3

@@ -19,6 +19,7 @@ from edgepep.c99.preparation import Pair, Shape
 from edgepep.errors import ExportError
 from edgepep.feedback import key_of
 from edgepep.rule import Rule
+from edgepep.rules.local_heads import LocalHeads
 
 OFF = 0.01
 """By how much, as a share of the largest, values that have decayed step by step may differ from those drawn again."""
@@ -79,11 +80,10 @@ def heads(rule: Rule | None) -> dict[int, Head]:
         ExportError: for feedback that is not drawn from its seed.
 
     """
-    known: Any = rule
-    if not hasattr(known, "heads"):
+    if not isinstance(rule, LocalHeads):
         return {}
-    strength = known.strength if known.second else 0.0
-    return {int(place): _head(head, int(place), strength) for place, head in known.heads.items()}
+    strength = rule.strength if rule.second else 0.0
+    return {int(place): _head(head, int(place), strength) for place, head in rule.heads.items()}
 
 
 @torch.no_grad()

@@ -33,12 +33,12 @@ typedef struct {
 
 /* The head of a layer, under local heads: a readout of its answer, pooled by `pool`, and what its error comes back by. */
 typedef struct {
-    ep_pool pool; /* of the answer */
-    uint8_t largest; /* of a window is read, else its mean */
+    ep_pool pool;    /* of the answer */
+    uint8_t largest; /* a window's largest value is read, else its mean */
     uint16_t classes;
-    uint32_t size; /* values that are read */
+    uint32_t size;  /* values that are read */
     float *weights; /* [classes][size], in RAM; 0: they are drawn, and rest */
-    float *left;  /* in RAM: the bound of what is drawn, which decays; the feedback is that and the weights. 0: it is drawn */
+    float *left;    /* in RAM: the bound of what the feedback has beside the weights, which decays; 0: it is all drawn */
     uint32_t key;
     float bound;    /* of what is drawn and stays */
     float rate;     /* of the head's own learning */
