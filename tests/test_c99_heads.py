@@ -5,11 +5,13 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
-from edgepep import ExportError, InPlaceSGD, datasets, load
+from edgepep import ExportError, InPlaceSGD, Layer, Network, datasets, load
 from edgepep.c99 import plan, read
 from edgepep.c99.blob import write
 from edgepep.c99.host import compiler
+from edgepep.neurons.normalise import Normalise
 from tests.c99_networks import exported, made, ruled, stepped
 
 compiled = pytest.mark.skipif(
@@ -71,7 +73,7 @@ def test_heads_go_to_torch_and_back(storage, tmp_path):
     for sample, target in zip(x, y.tolist(), strict=True):
         host.learn(sample, target, RATE)
     kept = host.save()
-    with pytest.raises(ExportError, match="together with the rule"):
+    with pytest.raises(ExportError, match="those of local_heads need the rule"):
         read(network, x, kept)
     read(network, x, kept, rule)
     write(network, x, tmp_path / "again.bin", rule)
@@ -99,6 +101,45 @@ def test_a_mirror_that_has_decayed_is_drawn_again_as_it_is(tmp_path):
     gap[0, 0] = 7
     with pytest.raises(ExportError, match="changed by hand"):
         plan(network, x, rule)
+
+
+@compiled
+@pytest.mark.parametrize("storage", ["float", "seed"])
+def test_a_mirror_that_has_decayed_to_nothing_is_written(storage, tmp_path):
+    network, x, y = made("mlp")
+    rule = ruled(network, x, "local_heads", decay=0.5, storage=storage)
+    InPlaceSGD(network, 0.01)
+    for _ in range(200):
+        rule(x, y)
+    _, host = exported(network, x, y, rule, tmp_path / "c")
+    assert host.learn(x[0], 0, RATE) in range(3)
+
+
+@compiled
+def test_a_mirror_that_begins_equal_to_its_head(tmp_path):
+    network, x, y = made("mlp")
+    rule = ruled(network, x, "local_heads", feedback_scale=0.0, storage="seed")
+    _, host = exported(network, x, y, rule, tmp_path / "c")
+    for sample, target in zip(x, y.tolist(), strict=True):
+        host.learn(sample, target, RATE)
+    ours = stepped(rule, x, y, RATE)
+    read(network, x, host.save(), rule)
+    for mine, its in zip(ours.parameters(), rule.parameters(), strict=True):
+        torch.testing.assert_close(its, mine, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(rule.heads["0"].way(), ours.heads["0"].way(), atol=1e-6, rtol=1e-5)
+
+
+@compiled
+@pytest.mark.parametrize("value", [0.0, 0.3, 127.3])
+def test_an_even_input_is_normalised_to_next_to_nothing(value, tmp_path):
+    layers = [Layer(nn.Linear(3072, 3), None, Normalise("layer"))]
+    network, x = Network(layers), torch.full((1, 3072), value)
+    _, host = exported(network, x, torch.zeros(1), None, tmp_path / "c")
+    ours = host.infer(x[0]) - network.chain[0].synapses.bias
+    exact = network.double()(x.double()).detach()[0] - network.chain[0].synapses.bias
+    assert (ours - exact).abs().max() < 0.05
+    bright = x + torch.linspace(-1, 1, 3072)
+    assert (host.infer(bright[0]) - network(bright.double())[0]).abs().max() < 1e-4
 
 
 def test_what_heads_cannot_be_in_c_is_refused():

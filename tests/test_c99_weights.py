@@ -156,3 +156,18 @@ def test_no_layer_learns_at_once_from_what_is_not_finite(name, value, tmp_path):
     assert host.save() == kept
     host.learn(x[0], 0, 0.1)
     assert host.save() != kept
+
+
+@compiled
+def test_a_frozen_layers_random_bits_stay_where_they_are(tmp_path):
+    network, x, y = made("mlp", integer=True)
+    network.freeze("0")
+    rule = ruled(network, x, "dfa")
+    _, host = exported(network, x, y, rule, tmp_path / "c")
+    for sample, target in zip(x, y.tolist(), strict=True):
+        host.learn(sample, target, 0.1)
+    ours = trained(rule, x, y, 0.1).state_dict()
+    read(network, x, host.save())
+    theirs = network.state_dict()
+    assert [int(theirs[key]) for key in theirs if key.endswith("step")] == [0, len(x), len(x)]
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours if key.endswith(("step", "codes")))

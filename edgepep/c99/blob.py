@@ -98,7 +98,7 @@ def read(network: Network, example: Tensor, blob: bytes | Path | str, rule: Rule
             continue
         if stage.scale is not None:
             own.scale.copy_(_tensor(content, at, stage.scale))
-            own.step.fill_(int(own.step) + steps)
+            own.step.add_(steps if stage.learns else 0)
             at += 4
         target = own.codes if stage.scale is not None else own.weight
         target.copy_(_tensor(content, at, stage.weight))
@@ -131,10 +131,11 @@ def checked(content: bytes, chain: Sequence[Stage]) -> int:
         raise ExportError("the weights are damaged: their checksum is wrong.")
     wanted = sum(len(values(stage)) for stage in chain) // 4
     if network != network_word(chain) or count != wanted:
-        raise ExportError(
-            f"the weights are of another network: {count} values, where this one has {wanted}. A device "
-            "under local_heads keeps its heads too: read them together with the rule."
+        heads = any(s.head is not None for s in chain)
+        said = (
+            "those layers have to learn that did at the export" if heads else "those of local_heads need the rule too"
         )
+        raise ExportError(f"the weights are of another network: {count} values, where this one has {wanted}; {said}.")
     return int(steps) + (updates(chain) if version == 1 else 0)
 
 

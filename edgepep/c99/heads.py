@@ -24,6 +24,9 @@ from edgepep.rules.local_heads import LocalHeads
 OFF = 0.01
 """By how much, as a share of the largest, values that have decayed step by step may differ from those drawn again."""
 
+GONE = 1e-30
+"""Values so small have stopped to decay alike, and count for nothing."""
+
 
 @dataclass(frozen=True, eq=False)
 class Head:
@@ -95,8 +98,8 @@ def take(rule: Rule, place: int, numbers: list[Tensor]) -> None:
         bound = float(numbers.pop(0))
         if head.feedback is None:
             head.gap.copy_(_integers(head) * bound)
-        else:
-            head.left.fill_(bound / drawn_by(head.feedback).bound)
+        elif drawn := drawn_by(head.feedback).bound:
+            head.left.fill_(bound / drawn)
     for weights in numbers:
         head.weights.copy_(weights)
 
@@ -126,15 +129,21 @@ def _left(head: Any, place: int) -> Drawn:
     """What a mirror has beside the weights, as the key and the bound that it is drawn with."""
     if head.feedback is not None:
         key, bound = drawn_by(head.feedback)
-        return Drawn(key, bound * float(head.left))
+        return Drawn(key, _single(bound * float(head.left)))
     integers, gap = _integers(head).double().cpu(), head.gap.detach().double().cpu()
     bound = float((integers * gap).sum() / integers.square().sum())
-    if float((gap - bound * integers).abs().max()) > OFF * float(gap.abs().max()):
+    largest = float(gap.abs().max())
+    if largest > GONE and float((gap - bound * integers).abs().max()) > OFF * largest:
         raise ExportError(
             f"the feedback of the head of layer {place} is not what its seed gives: it was changed by hand, and cannot "
             "be drawn again."
         )
-    return Drawn(int(key_of(head.seed, head.place)) % 2**32, float(torch.tensor(bound, dtype=torch.float32)))
+    return Drawn(int(key_of(head.seed, head.place)) % 2**32, _single(bound))
+
+
+def _single(value: float) -> float:
+    """The nearest 32-bit float."""
+    return float(torch.tensor(value, dtype=torch.float32))
 
 
 def _integers(head: Any) -> Tensor:

@@ -82,7 +82,8 @@ def stages(network: Network, example: Tensor) -> list[Stage]:
     """Read a network.
 
     Args:
-        network: layers of nn.Linear, nn.Conv2d or integer weights, ReLU or no neurons, pooling, flatten and sums.
+        network: layers of nn.Linear, nn.Conv2d or integer weights, ReLU or no neurons, pooling, normalisation of the
+            sample, flatten and sums; a first layer may only prepare the input.
         example: one batch of inputs [batch, ...], for the shapes.
 
     Raises:

@@ -94,7 +94,7 @@ const char *ep_message(int status)
     case EP_OTHER_NETWORK: return "the weights are of another network";
     case EP_NO_RULE: return "this export only infers: it was written without a rule";
     case EP_WRONG_RATE: return "the rate is negative or not finite";
-    case EP_NOT_FINITE: return "the answers are not finite: so is the input, or training has diverged; nothing was learned";
+    case EP_NOT_FINITE: return "the answers are not finite: so is the input, or training has diverged";
     default: return status < 0 ? "unknown status" : "ok";
     }
 }

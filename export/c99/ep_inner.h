@@ -234,8 +234,13 @@ static inline ep_norm ep_norm_of(const ep_pool *p, const float *x, int centred, 
 {
     ep_norm n = {0.0f, 0.0f, 1.0f, (uint32_t)p->channels * p->height * p->width};
     float power = 0.0f;
-    if (centred)
+    if (centred) {
+        float off = 0.0f; /* what rounding left of the mean */
         n.mean = ep_total(x, n.size) / (float)n.size;
+        for (uint32_t i = 0; i < n.size; i++)
+            off += x[i] - n.mean;
+        n.mean += off / (float)n.size;
+    }
     for (uint32_t i = 0; i < n.size; i++)
         power += (x[i] - n.mean) * (x[i] - n.mean);
     if (!l2) {
