@@ -363,6 +363,10 @@ def test_estimates_come_from_what_is_alike(tiny, tmp_path):
     list(runner.perform(plans[0], runner.Where(store)))
     (result,) = store.read().values()
     assert estimate(plans[-1], store.read()) == pytest.approx(result.seconds)
+    wider = [{"prepare": ["flatten"], "synapses": "linear", "features": 4000}, {"synapses": "linear"}]
+    other = plans[-1]._replace(recipe=plans[-1].recipe.but(network={"layers": wider}))
+    unlike = other._replace(identity=other.identity._replace(setting="another"))
+    assert estimate(unlike, store.read()) is None  # nothing is known of such a network
 
 
 def test_figures(tiny, tmp_path):

@@ -106,13 +106,16 @@ def list_runs(plans: Sequence[Plan], stored: Stored, jobs: int) -> None:
 
 
 def estimate(plan: Plan, stored: Stored) -> float | None:
-    """Seconds that a run may take, by stored ones: of the same setting, else of the same recipe and rule, else neither.
+    """Seconds that a run may take, by stored ones: of the same setting, else the same layers and rule, else any rule.
 
     Only training is counted, not evaluation.
     """
+    layers = plan.recipe.table()["network"]["layers"]
     known = [r for r in stored.values() if r.curve["seconds"]]
     same = [r for r in known if r.identity.setting == plan.identity.setting]
-    alike = [r for r in known if r.about["recipe"] == plan.recipe.name]
+    alike = [
+        r for r in known if r.about["recipe"] == plan.recipe.name and r.about["settings"]["network"]["layers"] == layers
+    ]
     for found in (same, [r for r in alike if r.about["rule"] == plan.rule], alike):
         if found:
             return plan.epochs * mean(_per_epoch(result) for result in found)
