@@ -408,6 +408,13 @@ def test_every_stored_run_is_whole():
         result = read(path)
         assert result.accuracy is None or torch.isfinite(torch.tensor(result.accuracy))
         assert {"command", "versions", "seed", "machine"} <= set(result.about)
+        assert " " not in path.name
+
+
+def test_names_of_files_hold_no_spaces(tiny):
+    cell = '[[cells]]\nrecipe = "digits-fc"\nrules = ["dfa"]\nchanges.training = { epochs = 3, decay_epochs = [1, 2] }'
+    names = [plan.label for plan in sets.load(tiny(seeds=1, more=cell)).plans()]
+    assert "digits-fc-epochs3-decay_epochs1,2-dfa-0" in names
 
 
 def otherwise_told(plan):

@@ -48,7 +48,7 @@ class Plan(NamedTuple):
         """Name of its file, without the suffix: recipe, changes and the rule's options among them, rule and seed."""
         own = self.changes.get("rules", {}).get(self.rule, {})
         options = words({key: value for key, value in own.items() if not isinstance(value, dict)})
-        what = "-".join([self.recipe.name, *words(self.changes), *options])
+        what = "-".join([self.recipe.name, *words(self.changes), *options]).replace(" ", ",")
         what = what if len(what) <= _LONGEST else f"{what[:_LONGEST]}-{self.identity.setting[:8]}"
         return "-".join([what, self.rule, str(self.seed)])
 
